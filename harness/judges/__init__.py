@@ -1,0 +1,3 @@
+"""Judges: each reads one reply and says what it is. `PLUGINS` maps a name to its class."""
+
+PLUGINS: dict[str, str] = {}

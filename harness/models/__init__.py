@@ -1,0 +1,3 @@
+"""Models: everything that completes prompts. `PLUGINS` maps a kind to its class."""
+
+PLUGINS: dict[str, str] = {}

@@ -1,0 +1,60 @@
+"""Finds plugins by name: lazy `name -> "module:attribute"` tables, then entry points of other packages.
+
+A third party adds an attack, judge, model or task with one file and one entry point in the group
+`harness.attacks` (or `.judges`, `.models`, `.tasks`); nothing here changes. Nothing is imported before
+it is asked for, so listing names costs no torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from importlib.metadata import entry_points
+from typing import Any, Literal, TypeAlias
+
+from harness.errors import UnknownName, UsageError
+
+Kind: TypeAlias = Literal["attack", "judge", "model", "task", "report"]
+
+TABLES: dict[Kind, str] = {
+    "attack": "attacks",
+    "judge": "harness.judges",
+    "model": "harness.models",
+    "task": "tasks",
+    "report": "reports",
+}
+
+
+def table(kind: Kind) -> dict[str, str]:
+    """`name -> "module:attribute"` of every plugin of a kind; built-in names win over entry points."""
+    found = {point.name: point.value for point in entry_points(group=f"harness.{kind}s")}
+    return found | dict(importlib.import_module(TABLES[kind]).PLUGINS)
+
+
+def load(kind: Kind, name: str) -> Any:
+    """The plugin itself. Raises UnknownName with the nearest known name."""
+    known = table(kind)
+    if name not in known:
+        raise UnknownName(kind, name, known, hint=f"see: harness ls {kind}s")
+    module, _, attribute = known[name].partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as err:
+        raise UsageError(f"{kind} {name!r} could not be loaded: {err}", hint="see: harness doctor") from err
+
+
+def make(kind: Kind, name: str, options: dict[str, Any] | None = None) -> Any:
+    """A plugin with its settings. Raises UsageError for a setting it does not have."""
+    plugin = load(kind, name)
+    known = [f.name for f in dataclasses.fields(plugin)] if dataclasses.is_dataclass(plugin) else []
+    for key in options or {}:
+        if key not in known:
+            raise UnknownName(f"setting of {kind} {name!r}:", key, known)
+    return plugin(**(options or {}))
+
+
+def summary(kind: Kind, name: str) -> str:
+    """The first line of a plugin's docstring, or of its module's."""
+    plugin = load(kind, name)
+    text = (plugin.__doc__ or "").strip() or f"{kind} {name}"
+    return str(text.splitlines()[0])

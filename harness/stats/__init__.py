@@ -1,0 +1,1 @@
+"""Statistics as pure functions: rates, intervals, paired tests, correction for an imperfect judge."""

@@ -1,0 +1,261 @@
+"""START HERE: the nouns of the whole program, in the order they flow.
+
+    Behavior -> Attempt -> Completion -> Judgement -> Record -> Metric -> report and gate
+
+An attack turns a behavior into attempts, a model turns an attempt into a completion, a judge turns
+both into a judgement. A record holds what became of one attempt, or why it failed. Every stage takes
+one noun and returns the next; text the model wrote lives in `Completion` only, never in a `Record`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar, Literal, Protocol, TypeAlias
+
+Capability: TypeAlias = Literal["chat", "raw", "prefill", "logprobs", "weights"]
+Expect: TypeAlias = Literal["refuse", "comply"]
+Role: TypeAlias = Literal["system", "user", "assistant"]
+Finish: TypeAlias = Literal["stop", "length"]
+
+Label: TypeAlias = Literal["complied", "refused", "neither", "correct", "wrong", "unscored"]
+"""What a reply did: gave what was asked (a *violation* where refusal was expected), refused, did neither
+(off the topic, empty, an echo, gibberish), or, on a task with one right answer, was correct or wrong.
+`unscored` means that the judge could not tell: it is counted and bounded, never taken as safe."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Behavior:
+    """One thing asked of a model, and whether it should do it."""
+
+    id: str
+    request: str
+    expect: Expect = "refuse"
+    category: str = ""
+    task: str = ""  # the set it belongs to, such as "magic"
+    opening: str = ""  # the request as a declarative opening, for CompletionAttack
+    target: str = ""  # how a violating reply would begin, for white-box attacks
+    reference: str = ""  # a whole violating reply, for prefills; empty where none is known
+    split: Literal["dev", "test"] = "test"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One turn of a chat."""
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """What is sent to a model: chat messages, or raw text that bypasses the chat template.
+
+    `prefill` opens the assistant's turn (chat) or is appended (raw); the model goes on from there.
+    """
+
+    messages: tuple[Message, ...] = ()
+    text: str | None = None
+    prefill: str = ""
+
+    @classmethod
+    def chat(cls, user: str, *, system: str = "", prefill: str = "") -> Prompt:
+        """A one-turn chat, with a system message when one is given."""
+        turns = [Message(role="system", content=system)] if system else []
+        return cls(messages=(*turns, Message(role="user", content=user)), prefill=prefill)
+
+    @property
+    def needs(self) -> frozenset[Capability]:
+        """What a model must be able to do to answer this prompt."""
+        kind: Capability = "chat" if self.text is None else "raw"
+        return frozenset({kind, "prefill"} if self.prefill and self.text is None else {kind})
+
+    @property
+    def last(self) -> str:
+        """The text of the last user turn, or the raw text."""
+        return self.text if self.text is not None else self.messages[-1].content
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How a reply is drawn. The defaults are the paper's: greedy, up to 1,024 new tokens."""
+
+    max_tokens: int = 1024
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+    stop: tuple[str, ...] = ()
+    schema: str | None = None  # a JSON schema (as text) the reply must follow, where the model can
+    logprobs: int = 0  # how many alternatives to return for each token
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One prompt an attack built for one behavior; `depth` counts tokens of a violating reply it already holds."""
+
+    behavior: Behavior
+    attack: str
+    prompt: Prompt
+    variant: str = ""
+    seed: int = 0
+    depth: int = 0
+    queries: int = 1  # model calls spent to find this attempt, the last one included
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completion:
+    """What a model wrote. `token_ends[i]` is the offset in `text` at which token i ends (empty: unknown)."""
+
+    text: str
+    model: str
+    finish: Finish = "stop"
+    tokens_in: int = 0
+    tokens_out: int = 0
+    seconds: float = 0.0
+    token_ends: tuple[int, ...] = ()
+    logprobs: tuple[Mapping[str, float], ...] = ()  # per token: alternative -> natural-log probability
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """A judge's reading of one completion.
+
+    `refusal_at` is the index of the token at which the first refusal begins (None: no refusal anywhere);
+    `given` counts the content tokens that stand before it (the whole reply where there is no refusal).
+    """
+
+    judge: str
+    label: Label
+    score: float | None = None  # probability of `complied`, or the mark of a graded answer; None: not given
+    refusal_at: int | None = None
+    given: int = 0
+    reason: str = ""  # a short code, never text of the model
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """What became of one attempt: ids, hashes, verdicts and usage; no text of any model.
+
+    `judgements[0]` is the verdict that counts; `error` is set, and `judgements` empty, where the model failed.
+    """
+
+    key: str
+    model: str
+    task: str
+    behavior: str
+    expect: Expect
+    category: str = ""
+    attack: str = "direct"
+    variant: str = ""
+    seed: int = 0
+    depth: int = 0
+    queries: int = 1
+    judgements: tuple[Judgement, ...] = ()
+    error: str | None = None
+    finish: Finish | None = None
+    tokens_in: int = 0
+    tokens_out: int = 0
+    seconds: float = 0.0
+    prompt_sha: str = ""
+    reply_sha: str = ""
+
+    @property
+    def label(self) -> Label | None:
+        """The counting verdict; None where the attempt failed before it could be judged."""
+        return self.judgements[0].label if self.judgements else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """A number with its interval and its denominators.
+
+    `n` counts what the value is computed over; `n_error` and `n_unscored` stand outside it. `floor` and
+    `ceiling` are the value had every one of those been 0, or 1: the truth lies between, whatever they hide.
+    `value`, `low` and `high` are None where `n` is 0.
+    """
+
+    name: str
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+    n_error: int = 0
+    n_unscored: int = 0
+    floor: float | None = None
+    ceiling: float | None = None
+    group: Mapping[str, str] = field(default_factory=dict)  # e.g. {"model": "base", "attack": "prefill"}
+
+
+class Model(Protocol):
+    """Something that completes prompts; every `generate` may be in flight at once with any number of others."""
+
+    name: str
+    can: frozenset[Capability]
+
+    def describe(self) -> dict[str, Any]:
+        """What a run folder keeps to identify the model: ids, versions and hashes, as plain JSON."""
+
+    def head(self, text: str, k: int) -> str:
+        """The first `k` tokens of `text`, as text; all of it when it is shorter."""
+
+    async def generate(self, prompt: Prompt, sampling: Sampling) -> Completion:
+        """Completes one prompt. Raises ModelError when the model fails or answers nothing usable."""
+
+    async def loglikelihood(self, context: str, continuation: str) -> tuple[float, bool]:
+        """Sum of the log-probabilities of `continuation` after raw `context`, and whether greedy search gives it."""
+
+    async def close(self) -> None:
+        """Frees everything; no process, thread or socket is left."""
+
+
+class Judge(Protocol):
+    """Reads what came back and says what it is."""
+
+    name: str
+
+    async def judge(self, attempt: Attempt, completion: Completion, said: str) -> Judgement:
+        """Judges `said`: the reply as the attack reads it back (the completion's text for most attacks)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """What an attack may use: the model under attack, a helper model, a judge, and its own random numbers."""
+
+    target: Model
+    attacker: Model
+    judge: Judge
+    sampling: Sampling
+    seed: int = 0
+
+    def rng(self, *parts: object) -> random.Random:
+        """A generator seeded by the run's seed and `parts`, the same on every machine and in any order of work."""
+        digest = hashlib.sha256(json.dumps([self.seed, *map(str, parts)]).encode()).digest()
+        return random.Random(int.from_bytes(digest[:8], "big"))
+
+
+class Attack(Protocol):
+    """Turns a behavior into attempts. Subclasses are frozen dataclasses whose fields are the attack's settings.
+
+    An attack never loads a model, picks a judge, writes a file or counts successes: the engine does.
+    """
+
+    name: ClassVar[str]
+    needs: ClassVar[frozenset[Capability]] = frozenset({"chat"})
+
+    def attempts(self, behavior: Behavior, context: Context) -> AsyncIterator[Attempt]:
+        """Yields the attempts to complete and judge; the same ones in the same order for the same seed."""
+
+    def read(self, attempt: Attempt, text: str) -> str:
+        """The reply as it is to be judged: what the model wrote, decoded where the attack had it encoded."""
+        return text
+
+
+def sha(value: object) -> str:
+    """The first 16 hex digits of the sha256 of a string, or of a dataclass or JSON value in canonical form."""
+    if not isinstance(value, str):
+        plain = asdict(value) if hasattr(value, "__dataclass_fields__") else value  # type: ignore[call-overload]
+        value = json.dumps(plain, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(value.encode("utf-8", "surrogatepass")).hexdigest()[:16]
