@@ -14,6 +14,7 @@ import json
 import random
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, TypeAlias
 
 Capability: TypeAlias = Literal["chat", "raw", "prefill", "logprobs", "weights"]
@@ -207,6 +208,12 @@ class Model(Protocol):
     async def loglikelihood(self, context: str, continuation: str) -> tuple[float, bool]:
         """Sum of the log-probabilities of `continuation` after raw `context`, and whether greedy search gives it."""
 
+    def weights(self) -> tuple[Any, Any]:
+        """The torch module (eval mode, no gradients on parameters) and its tokenizer, loaded once and shared.
+
+        Only for models whose `can` holds "weights"; others raise UsageError.
+        """
+
     async def close(self) -> None:
         """Frees everything; no process, thread or socket is left."""
 
@@ -220,13 +227,28 @@ class Judge(Protocol):
         """Judges `said`: the reply as the attack reads it back (the completion's text for most attacks)."""
 
 
+class Memo(Protocol):
+    """Private memory of one run, kept in its folder: what a search needs to go on after a kill."""
+
+    def get(self, key: str) -> str | None:
+        """What was last put under `key`, or None."""
+
+    def put(self, key: str, value: str) -> None:
+        """Keeps `value`; it survives a kill from the moment this returns."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """What an attack may use: the model under attack, a helper model, a judge, and its own random numbers."""
+    """What an attack may use: the model under attack, a helper model, a judge, memory, and its own random numbers.
+
+    `target` and `attacker` remember what they answered, so a search that is run again after a kill replays
+    its finished queries at no cost, as long as it asks them in the same words and with the same seeds.
+    """
 
     target: Model
     attacker: Model
     judge: Judge
+    memo: Memo
     sampling: Sampling
     seed: int = 0
 
@@ -234,6 +256,16 @@ class Context:
         """A generator seeded by the run's seed and `parts`, the same on every machine and in any order of work."""
         digest = hashlib.sha256(json.dumps([self.seed, *map(str, parts)]).encode()).digest()
         return random.Random(int.from_bytes(digest[:8], "big"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A run folder, read back. `info` is run.json: spec, versions, hashes, budget, status ("partial" or "complete")."""
+
+    folder: Path
+    info: Mapping[str, Any]
+    records: tuple[Record, ...]
+    metrics: tuple[Metric, ...]
 
 
 class Attack(Protocol):
