@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
+import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr
+from pathlib import Path
 
 
 def hush() -> None:
@@ -32,5 +35,30 @@ def hush() -> None:
 def silence() -> Iterator[None]:
     """Drops what Python code prints to standard error inside the block; errors raised still come out."""
     hush()
-    with open(os.devnull, "w") as nowhere, redirect_stderr(nowhere):  # noqa: PTH123
+    with Path(os.devnull).open("w") as nowhere, redirect_stderr(nowhere):
         yield
+
+
+@contextmanager
+def captured() -> Iterator[Callable[[], str]]:
+    """Keeps the terminal clean of what native code and child processes print inside the block.
+
+    Yields a function that returns the last lines caught, for the error that a user is shown.
+    """
+    with tempfile.TemporaryFile("w+", errors="replace") as log:
+
+        def tail() -> str:
+            log.seek(0)
+            return " | ".join(line.strip() for line in log.read().splitlines()[-8:])
+
+        sys.stdout.flush()
+        sys.stderr.flush()
+        kept = {fd: os.dup(fd) for fd in (1, 2)}
+        try:
+            for fd in kept:
+                os.dup2(log.fileno(), fd)
+            yield tail
+        finally:
+            for fd, was in kept.items():
+                os.dup2(was, fd)
+                os.close(was)
