@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import math
 import os
 import re
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from harness.errors import ModelError, ModelTimeout, UsageError
@@ -135,7 +134,8 @@ class OpenAI:
         import openai
 
         if "messages" in body and body["messages"][-1]["role"] == "assistant":
-            body["extra_body"] = {"add_generation_prompt": False, "continue_final_message": True}
+            opened = {"add_generation_prompt": False, "continue_final_message": True}
+            body["extra_body"] = {**body.get("extra_body", {}), **opened}
         if "prompt" in body and "logprobs" in body:
             body["logprobs"] = body.pop("top_logprobs")
         try:
@@ -152,21 +152,21 @@ class OpenAI:
             raise ModelError("the endpoint answered without a choice")
         return raw
 
-    async def loglikelihood(self, context: str, continuation: str) -> tuple[float, bool]:
-        """From an echoed completion: the log-probabilities of the tokens that lie in `continuation`."""
+    async def loglikelihood(self, prompt: Prompt, continuation: str) -> tuple[float, bool]:
+        """From the log-probabilities vLLM's server returns for a prompt that ends in `continuation`."""
+        whole = replace(prompt, prefill=prompt.prefill + continuation)
+        extra = {"prompt_logprobs": 1}
+        body: dict[str, Any] = {"model": self.served, "max_tokens": 1, "temperature": 0.0, "extra_body": extra}
         assert self._slots is not None
-        body = {"model": self.served, "max_tokens": 1, "temperature": 0.0, "echo": True, "logprobs": True}
         async with self._slots:
-            raw = await self._call(
-                self._client.completions.create, prompt=context + continuation, top_logprobs=1, **body
-            )
-        told = raw.choices[0].logprobs
-        total, greedy = 0.0, True
-        for start, value, best in zip(told.text_offset, told.token_logprobs, told.top_logprobs, strict=True):
-            if len(context) <= start < len(context) + len(continuation) and value is not None:
-                total += value
-                greedy = greedy and math.isclose(value, max((best or {"": value}).values()), abs_tol=1e-6)
-        return total, greedy
+            if prompt.text is None:
+                raw = await self._call(self._client.chat.completions.create, messages=chat(whole), **body)
+                told = raw.prompt_logprobs
+            else:
+                text = prompt.text + whole.prefill
+                raw = await self._call(self._client.completions.create, prompt=text, **body)
+                told = raw.choices[0].prompt_logprobs
+        return tail_likelihood(told, continuation)
 
     def weights(self) -> tuple[Any, Any]:
         """Raises UsageError: an endpoint does not give its weights."""
@@ -191,3 +191,22 @@ def alternatives(choice: Any) -> tuple[dict[str, float], ...]:
     if getattr(told, "content", None):
         return tuple({a.token: a.logprob for a in at.top_logprobs} for at in told.content)
     return tuple(dict(at or {}) for at in getattr(told, "top_logprobs", None) or ())
+
+
+def tail_likelihood(told: list[Any] | None, continuation: str) -> tuple[float, bool]:
+    """Sum over the last tokens of a prompt that together spell `continuation`. Raises ModelError when none are told.
+
+    `told` holds, for each token, `{id: {"logprob": float, "rank": int, "decoded_token": str}}`; the one that
+    stands in the prompt comes first.
+    """
+    if not told:
+        raise ModelError("the endpoint gives no log-probabilities of a prompt")
+    total, greedy, spelled = 0.0, True, ""
+    for at in reversed(told):
+        if len(spelled) >= len(continuation) or not at:
+            break
+        token = next(iter(at.values()))
+        spelled = token["decoded_token"] + spelled
+        total += token["logprob"]
+        greedy = greedy and token["rank"] == 1
+    return total, greedy

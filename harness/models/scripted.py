@@ -120,9 +120,9 @@ class Scripted:
             return "".join(WORD.findall(told)[: self.at]) + REFUSAL
         return f"{told} {REFUSAL}" if self.policy == "leak" else told
 
-    async def loglikelihood(self, context: str, continuation: str) -> tuple[float, bool]:
+    async def loglikelihood(self, prompt: Prompt, continuation: str) -> tuple[float, bool]:
         """A number that depends on both texts and means nothing."""
-        return -random.Random(sha([context, continuation])).random() * len(continuation), False
+        return -random.Random(sha([prompt.last, continuation])).random() * len(continuation), False
 
     def weights(self) -> tuple[Any, Any]:
         """Raises UsageError: a script has no weights."""

@@ -186,16 +186,15 @@ class Vllm:
             logprobs=tuple({p.decoded_token: p.logprob for p in at.values()} for at in reply.logprobs or ()),
         )
 
-    async def loglikelihood(self, context: str, continuation: str) -> tuple[float, bool]:
-        """Sum of log-probabilities of `continuation` after raw `context`, and whether it is the greedy one."""
+    async def loglikelihood(self, prompt: Prompt, continuation: str) -> tuple[float, bool]:
+        """Sum of log-probabilities of `continuation` after `prompt`, and whether it is the greedy one."""
         from vllm import SamplingParams
 
-        # Encoded as one string, so that tokens are those a reader of the whole would see.
-        whole = self.tokens.encode(context + continuation)
-        start = len(self.tokens.encode(context))
+        context = self.tokens.ids(prompt)
+        whole = context + self.tokens.encode(continuation)
         params = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=1, detokenize=False)
         output = await self.engine.submit(whole, params, self._lora())
-        chosen = [output.prompt_logprobs[i][whole[i]] for i in range(start, len(whole))]
+        chosen = [output.prompt_logprobs[i][whole[i]] for i in range(len(context), len(whole))]
         return sum(p.logprob for p in chosen), all(p.rank == 1 for p in chosen)
 
     def weights(self) -> tuple[Any, Any]:
