@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import typing
 from importlib.metadata import entry_points
 from typing import Any, Literal, TypeAlias
 
+from harness.config import convert
 from harness.errors import UnknownName, UsageError
 
 Kind: TypeAlias = Literal["attack", "judge", "model", "task", "report"]
@@ -44,13 +46,19 @@ def load(kind: Kind, name: str) -> Any:
 
 
 def make(kind: Kind, name: str, options: dict[str, Any] | None = None) -> Any:
-    """A plugin with its settings. Raises UsageError for a setting it does not have."""
+    """A plugin with its settings, text values read as the type of their field.
+
+    Raises UnknownName for a setting it does not have, UsageError for a value that does not fit.
+    """
     plugin = load(kind, name)
-    known = [f.name for f in dataclasses.fields(plugin)] if dataclasses.is_dataclass(plugin) else []
-    for key in options or {}:
+    known = [f.name for f in dataclasses.fields(plugin) if f.init] if dataclasses.is_dataclass(plugin) else []
+    kinds = typing.get_type_hints(plugin) if options else {}
+    typed = {}
+    for key, value in (options or {}).items():
         if key not in known:
             raise UnknownName(f"setting of {kind} {name!r}:", key, known)
-    return plugin(**(options or {}))
+        typed[key] = convert(kinds[key], value, f"{name}.{key}")
+    return plugin(**typed)
 
 
 def summary(kind: Kind, name: str) -> str:

@@ -205,8 +205,8 @@ class Model(Protocol):
     async def generate(self, prompt: Prompt, sampling: Sampling) -> Completion:
         """Completes one prompt. Raises ModelError when the model fails or answers nothing usable."""
 
-    async def loglikelihood(self, context: str, continuation: str) -> tuple[float, bool]:
-        """Sum of the log-probabilities of `continuation` after raw `context`, and whether greedy search gives it."""
+    async def loglikelihood(self, prompt: Prompt, continuation: str) -> tuple[float, bool]:
+        """Sum of the log-probabilities of `continuation` after `prompt`, and whether greedy search gives it."""
 
     def weights(self) -> tuple[Any, Any]:
         """The torch module (eval mode, no gradients on parameters) and its tokenizer, loaded once and shared.
