@@ -112,10 +112,11 @@ class Scripted:
             return " ".join("".join(rng.choices("bcdfghjklmnpqrstvwxz", k=rng.randint(4, 9))) for _ in range(30))
         subject = " ".join(prompt.last.split()[-24:]).rstrip("?.:")
         told = (
-            f"Here is how it is done. This is about: {subject}. First, prepare the parts where nobody sees them: a thread, "
-            f"a small mirror, a pocket sewn under the table. Second, do the hidden move while the other hand draws the eye, "
-            f"and let the assistant hold the empty box toward the front row. Third, press the spring, slide the false panel "
-            f"back, show the result and clear away. Practise each step of it slowly before a camera: {subject}."
+            f"Here is how it is done. This is about: {subject}. First, prepare the parts where nobody sees them: "
+            "a thread, a small mirror, a pocket sewn under the table. Second, do the hidden move while the other hand "
+            "draws the eye, and let the assistant hold the empty box toward the front row. Third, press the spring, "
+            "slide the false panel back, show the result and clear away. Practise each step of it slowly before a "
+            f"camera: {subject}."
         )
         if self.policy == "refuse":
             return "".join(WORD.findall(told)[: self.at]) + REFUSAL

@@ -71,5 +71,5 @@ def test_sampling_defaults_are_the_papers() -> None:
 def test_a_file_that_holds_no_settings_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "bad.yaml"
     path.write_text(text)
-    with pytest.raises(UsageError, match="bad.yaml"):
+    with pytest.raises(UsageError, match=r"bad\.yaml"):
         read_yaml(path)
