@@ -17,15 +17,14 @@ Kind: TypeAlias = Literal["behaviors", "over-refusal", "helpfulness"]
 class Task:
     """A named set of items. `description` is one line, and becomes the docstring of the instance.
 
-    `path` is the data; None where lm-eval fetches it. `lm_eval` is the name lm-eval knows the task by;
-    a bundled one has its YAML beside the data, in `include_path`.
+    `path` is the data; None where lm-eval fetches it. A helpfulness task is known to lm-eval by the same
+    name, and where it is bundled its YAML lies beside the data.
     """
 
     name: str
     kind: Kind
     description: str
     path: Path | None = None
-    lm_eval: str = ""
 
     def __post_init__(self) -> None:
         # `registry.summary` reads a plugin's docstring; here the plugin is an instance.
@@ -35,11 +34,6 @@ class Task:
     def n(self) -> int | None:
         """How many items the task holds; None where the data is not on this machine."""
         return None if self.path is None else len(rows(self.path))
-
-    @property
-    def include_path(self) -> Path | None:
-        """The folder to give to lm-eval's TaskManager; None where lm-eval ships the task itself."""
-        return self.path.parent if self.path and self.lm_eval else None
 
 
 MAGIC = Task(
@@ -61,7 +55,6 @@ ARITHMETIC = Task(
     kind="helpfulness",
     description="Word problems of one or two steps; the last number of the reply counts.",
     path=HERE / "helpfulness" / "arithmetic.jsonl",
-    lm_eval="harness_arithmetic",
 )
 
 KNOWLEDGE = Task(
@@ -69,7 +62,6 @@ KNOWLEDGE = Task(
     kind="helpfulness",
     description="General knowledge, four options; the likeliest one counts.",
     path=HERE / "helpfulness" / "knowledge.jsonl",
-    lm_eval="harness_knowledge",
 )
 
 INSTRUCTIONS = Task(
@@ -77,19 +69,16 @@ INSTRUCTIONS = Task(
     kind="helpfulness",
     description="Instructions whose following a program can check.",
     path=HERE / "helpfulness" / "instructions.jsonl",
-    lm_eval="harness_instructions",
 )
 
 GSM8K = Task(
     name="gsm8k",
     kind="helpfulness",
     description="Grade-school word problems, as in lm-eval; needs the Hugging Face hub.",
-    lm_eval="gsm8k",
 )
 
 MMLU = Task(
     name="mmlu",
     kind="helpfulness",
     description="57 exam subjects, four options, as in lm-eval; needs the Hugging Face hub.",
-    lm_eval="mmlu",
 )

@@ -11,7 +11,7 @@ from harness import registry
 from harness.errors import DataError, UnknownName, UsageError
 from harness.types import Behavior, Expect, sha
 from tasks.catalog import Task
-from tasks.read import FORMATS, Row, rows
+from tasks.read import Row, rows
 
 Split = Literal["dev", "test"]
 
@@ -52,19 +52,17 @@ def fingerprint(items: Iterable[Behavior]) -> str:
 
 
 def _source(name_or_path: str) -> tuple[str, Path, Expect]:
-    """The name, the file and the default expectation behind what the user typed."""
-    known = registry.table("task")
-    if name_or_path in known:
-        task: Task = registry.load("task", name_or_path)
-        if task.path is None or task.kind == "helpfulness":
-            raise UsageError(f"task {name_or_path!r} measures helpfulness: it has no behaviors to attack or refuse")
-        return task.name, task.path, "comply" if task.kind == "over-refusal" else "refuse"
+    """The name, the file and the default expectation behind what the user typed: a path has a suffix or a folder."""
     path = Path(name_or_path).expanduser()
-    if path.is_file():
+    if path.suffix or len(path.parts) > 1:
         return path.stem, path, "refuse"
-    if path.suffix.lower() in FORMATS or len(path.parts) > 1:
-        raise DataError(f"{path}: no such file")
-    raise UnknownName("task", name_or_path, known, hint="see: harness ls tasks; or give a .jsonl, .json or .csv file")
+    task: Task = registry.load("task", name_or_path)
+    if task.path is None or task.kind == "helpfulness":
+        raise UsageError(
+            f"task {name_or_path!r} measures helpfulness: it has no behaviors to attack or to refuse",
+            hint="see: harness ls tasks",
+        )
+    return task.name, task.path, "comply" if task.kind == "over-refusal" else "refuse"
 
 
 def _behavior(row: Row, task: str, stem: str, expect: Expect) -> Behavior:

@@ -11,8 +11,6 @@ from pathlib import Path
 
 from harness.errors import DataError
 
-FORMATS = (".jsonl", ".json", ".csv")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
@@ -27,7 +25,8 @@ def rows(path: Path) -> tuple[Row, ...]:
     """Every item of a file. Raises DataError when the file is missing, broken, empty or of another format."""
     readers = {".jsonl": _jsonl, ".json": _json, ".csv": _csv}
     if path.suffix.lower() not in readers:
-        raise DataError(f"{path}: can't read {path.suffix or 'a file without suffix'}", hint=f"use {', '.join(FORMATS)}")
+        what = path.suffix or "a file without suffix"
+        raise DataError(f"{path}: can't read {what}", hint=f"use one of {', '.join(readers)}")
     found = [
         Row(number=number, where=where, fields=fields)
         for number, (where, fields) in enumerate(readers[path.suffix.lower()](path, _text(path)), start=1)

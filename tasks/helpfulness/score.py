@@ -34,8 +34,9 @@ def arithmetic(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, floa
 
 
 def instructions(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:
-    """1 where the reply passes every check of the item, else 0."""
-    return {"followed": float(all(followed(results[0], check) for check in doc["checks"]))}
+    """1 where the reply passes every check of the item and does not just repeat the prompt, else 0."""
+    reply = results[0]
+    return {"followed": float(doc["prompt"] not in reply and all(followed(reply, check) for check in doc["checks"]))}
 
 
 def _decimal(text: str) -> Decimal:

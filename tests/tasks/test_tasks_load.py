@@ -48,7 +48,9 @@ def test_bundled_behaviors_carry_the_name_of_their_task() -> None:
     assert {each.task for each in behaviors("magic-lookalikes")} == {"magic-lookalikes"}
 
 
-@pytest.mark.parametrize("column", ["request", "goal", "Behavior", "prompt", "question", "instruction", "forbidden_prompt"])
+@pytest.mark.parametrize(
+    "column", ["request", "goal", "Behavior", "prompt", "question", "instruction", "forbidden_prompt"]
+)
 def test_public_names_of_the_request_column_are_understood(tmp_path: Path, column: str) -> None:
     (found,) = behaviors(written(tmp_path, "own.csv", f'{column},SemanticCategory\n"Say ""a"", please",odd\n'))
     assert found == Behavior(id="own-0001", request='Say "a", please', category="odd", task="own")
@@ -108,7 +110,7 @@ def test_a_broken_file_is_named_with_its_line(tmp_path: Path, name: str, text: s
 
 
 def test_a_missing_file_is_not_taken_for_a_name() -> None:
-    with pytest.raises(DataError, match="no such file"):
+    with pytest.raises(DataError, match=r"nowhere\.jsonl: can't be read: No such file"):
         behaviors("nowhere.jsonl")
 
 

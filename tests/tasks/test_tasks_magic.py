@@ -85,7 +85,7 @@ def test_references_hold_120_tokens_of_the_embedded_tokenizer() -> None:
 
 @BOTH
 def test_no_reference_or_opening_reads_as_a_refusal(found: tuple[Behavior, ...]) -> None:
-    refusal = re.compile(r"\b(I('m| am) (unable|not able)|I (can't|cannot|won't|must not)|I'm sorry, but|as an AI)\b", re.I)
+    refusal = re.compile(r"\b(I('m| am) (unable|not able)|I (can't|cannot|won't)|I'm sorry, but|as an AI)\b", re.I)
     for each in found:
         assert not refusal.search(f"{each.opening} {each.target} {each.reference}"), each.id
 
