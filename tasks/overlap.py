@@ -15,11 +15,13 @@ close costs one training row, to keep one that is the same would spoil the held-
 FRAME = frozenset(
     re.findall(
         r"\w+",
-        """about after all and any are because been being behind but can could describe detail did disclose does done each
-    every exactly explain explanation for from full get give guide had has have how into its just let made make makes
-    method off one only other out over perform performer reveal secret show spectator stage step such teach tell than
-    that the their them then there these they this those through trick use used using was way were what when where
-    which while who whole whose why will with without work would write you your magic magician""",
+        """
+        about after all and any are because been being behind but can could describe detail did disclose does done
+        each every exactly explain explanation for from full get give guide had has have how into its just let made
+        make makes method off one only other out over perform performer reveal secret show spectator stage step such
+        teach tell than that the their them then there these they this those through trick use used using was way were
+        what when where which while who whole whose why will with without work would write you your magic magician
+        """,
     )
 )
 """Words that say how something is asked, not what is asked for."""
