@@ -25,7 +25,7 @@ Point: TypeAlias = tuple[int, int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdaptivePrefill(Attack):
-    """The best prefill found: an opening, then the first k tokens of a violating reply.
+    """A search for the opening and depth at which the model goes on with a violating reply.
 
     Step 1 tries all `depths` bare, step 2 the same depths behind one opening after another. Step 3 goes on from what
     came closest to depths half way to its neighbours, and beyond the deepest, while `budget` lasts. The search stops

@@ -53,7 +53,7 @@ def noised(text: str, sigma: float, rng: random.Random) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BestOfN(Attack):
-    """`n` misspelt versions of the request, all of them, or up to the first that succeeds.
+    """The request misspelt at random, n times or until one version gets through.
 
     With `stop_on_success` one attempt comes out: the first that the run's judge calls a success, or else
     one whose outcome is open or that came closest. Its `queries` are all that were sent by then, itself included.

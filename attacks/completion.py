@@ -17,7 +17,7 @@ from harness.types import Attack, Attempt, Behavior, Capability, Context, Prompt
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completion(Attack):
-    """The declarative opening, raw and without any chat template.
+    """The request as a declarative opening, raw, without any chat template.
 
     The variant says where it comes from: `given` with the behavior, made by `rule`, written by the helper
     model (`llm`), or `generic` where the helper cannot chat or its sentence did not pass the check.

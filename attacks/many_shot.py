@@ -16,10 +16,10 @@ from harness.types import Attack, Attempt, Behavior, Context, Message, Prompt
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ManyShot(Attack):
-    """The request after n demonstrations of compliance, for each n of `shots`; the variant is n.
+    """A dialogue in which n other requests are granted, then the request.
 
-    One seed shuffles the demonstrations alike for all behaviors, so prompts share their prefix (and its cache) and
-    a longer dialogue begins with the shorter one. 64 shots take about 5,000 tokens.
+    One attempt for each n of `shots`. One seed shuffles the demonstrations alike for all behaviors, so that prompts
+    share their prefix (and its cache) and a longer dialogue begins with the shorter one. 64 shots take 5,000 tokens.
     """
 
     name: ClassVar[str] = "many_shot"
