@@ -11,17 +11,19 @@ from reports import sections
 from reports.findings import findings
 from reports.method import method, reproduce
 from reports.numbers import Numbers, part
+from reports.tradeoff import tradeoff
 from reports.view import Cell, Fact, Finding, Row, Section, Table, Tile, View
-from reports.words import clean, compact, count, duration, known, listing, percent, plural
+from reports.words import clean, count, duration, interval, known, listing, percent, plural
 
 RESULTS = (
+    sections.side_by_side,
     sections.attacks,
     sections.depth,
     sections.refusals,
     sections.over_refusal,
     sections.helpfulness,
-    sections.tradeoff,
-    sections.variants,
+    tradeoff,
+    sections.details,
 )
 
 
@@ -81,7 +83,7 @@ def _facts(numbers: Numbers) -> tuple[Fact, ...]:
     facts = {
         "models": ", ".join(_model(name, part(part(run.info, "models"), name)) for name in numbers.models),
         "attacks": ", ".join(clean(a, 28) for a in numbers.attacks),
-        "asked": ", ".join(f"{clean(k, 28)} ({_size(v)})" for k, v in part(run.info, "tasks").items()),
+        "tasks": ", ".join(f"{clean(k, 28)} ({_size(v)})" for k, v in part(run.info, "tasks").items()),
         "judge": ", ".join(clean(j, 28) for j in judges) or clean(spec.get("judge", "")),
         "replies": " · ".join([
             f"{plural(len(run.records), 'attempt')}",
@@ -141,9 +143,9 @@ def _tiles(numbers: Numbers) -> tuple[Tile, ...]:
         *[(f"solved: {clean(task, 16)}", numbers.get("helpfulness", model=model, task=task)) for task in solved[:1]],
     ]
     return tuple(
-        Tile(label=label, value=percent(m.value), sub=compact(m).sub)
+        Tile(label=label, value=percent(m.value), sub=f"{interval(m)}, n {count(m.n)}")
         for label, m in wanted
-        if m and known(m.value) and m.n
+        if m and m.n and known(m.value)
     )
 
 

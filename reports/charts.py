@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 INK, MUTED, GRID, BAND = "#1c2430", "#5b6673", "#dde2e8", "#f3f5f8"
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b07d00", "#3f9fd6")
 MARKERS = ("o", "s", "^", "D", "v", "P")
+_STEPS = {10: 2, 20: 5, 40: 10, 60: 20, 80: 20, 100: 20}  # where a percent scale ends: its ticks
 FULL, HALF = 6.7, 3.25  # inches: the text width of an A4 page with wide margins, and half of it
 
 
@@ -74,7 +75,7 @@ def _height(figure: Figure) -> float:
     if figure.kind not in ("dots", "bars"):
         return 2.35
     rows, lanes = len(_categories(figure.series)), len(figure.series)
-    return 0.45 + (0.22 if lanes > 1 else 0.0) + rows * (0.13 + 0.125 * lanes)
+    return 0.45 + (0.22 if lanes > 1 else 0.0) + rows * (0.14 + 0.11 * lanes)
 
 
 def _categories(series: tuple[Series, ...]) -> list[str]:
@@ -143,6 +144,11 @@ def _ends(point: Point) -> tuple[float, float]:
     return 100 * low, 100 * high
 
 
+def _end(far: float) -> int:
+    """Where a percent scale that starts at 0 may end, so that `far` still fits."""
+    return next(end for end in _STEPS if end >= min(far, 100.0))
+
+
 def _dots(axes: Axes, figure: Figure) -> None:
     rows = _rows(axes, figure)
     for index, series in enumerate(figure.series):
@@ -156,6 +162,9 @@ def _dots(axes: Axes, figure: Figure) -> None:
 
 def _bars(axes: Axes, figure: Figure) -> None:
     rows, lanes = _rows(axes, figure), len(figure.series)
+    end = _end(max(_ends(p)[1] for s in figure.series for p in s.points))
+    axes.set_xlim(0, end)
+    axes.set_xticks(range(0, end + 1, _STEPS[end]))
     thick = 0.36 if lanes == 1 else 0.5 / lanes
     for index, series in enumerate(figure.series):
         for point in series.points:
@@ -227,8 +236,10 @@ def _scatter(axes: Axes, figure: Figure) -> None:
         axes.set_xticks(places, [f"{x:.3g}" for x in places])
         axes.set_xticks([], minor=True)
     else:
-        axes.set_xlim(0, 100)
-        axes.set_xticks(range(0, 101, 20))
+        far = max(100 * (p.x if p.x_high is None else p.x_high) for s in figure.series for p in s.points)
+        end = _end(far)
+        axes.set_xlim(0, end)
+        axes.set_xticks(range(0, end + 1, _STEPS[end]))
     _upright(axes, figure)
     _key(axes, figure)
 
