@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import typing
 from importlib.metadata import entry_points
 from typing import Any, Literal, TypeAlias
 
+from harness.config import convert
 from harness.errors import UnknownName, UsageError
+from harness.types import Behavior
 
 Kind: TypeAlias = Literal["attack", "judge", "model", "task", "report"]
 
@@ -43,14 +46,20 @@ def load(kind: Kind, name: str) -> Any:
         raise UsageError(f"{kind} {name!r} could not be loaded: {err}", hint="see: harness doctor") from err
 
 
-def make(kind: Kind, name: str, options: dict[str, Any] | None = None) -> Any:
-    """A plugin with its settings. Raises UsageError for a setting it does not have."""
+def make(kind: Kind, name: str, options: dict[str, Any] | None = None, **given: Any) -> Any:
+    """A plugin with its settings, text values read as the type of their field; `given` is passed on as it is.
+
+    Raises UnknownName for a setting it does not have, UsageError for a value that does not fit.
+    """
     plugin = load(kind, name)
-    known = [f.name for f in dataclasses.fields(plugin)] if dataclasses.is_dataclass(plugin) else []
-    for key in options or {}:
+    known = [f.name for f in dataclasses.fields(plugin) if f.init] if dataclasses.is_dataclass(plugin) else []
+    kinds = typing.get_type_hints(plugin) if options else {}
+    typed = {}
+    for key, value in (options or {}).items():
         if key not in known:
             raise UnknownName(f"setting of {kind} {name!r}:", key, known)
-    return plugin(**(options or {}))
+        typed[key] = convert(kinds[key], value, f"{name}.{key}")
+    return plugin(**typed, **given)
 
 
 def summary(kind: Kind, name: str) -> str:
@@ -58,3 +67,9 @@ def summary(kind: Kind, name: str) -> str:
     plugin = load(kind, name)
     text = (plugin.__doc__ or "").strip() or f"{kind} {name}"
     return str(text.splitlines()[0])
+
+
+def behaviors(name: str, *, split: str | None = None) -> tuple[Behavior, ...]:
+    """A set of behaviors by name or path. Raises UnknownName or DataError."""
+    found: tuple[Behavior, ...] = importlib.import_module("tasks.load").behaviors(name, split=split)
+    return found

@@ -193,8 +193,13 @@ class Metric:
 class Model(Protocol):
     """Something that completes prompts; every `generate` may be in flight at once with any number of others."""
 
-    name: str
-    can: frozenset[Capability]
+    @property
+    def name(self) -> str:
+        """What it is called in records and reports."""
+
+    @property
+    def can(self) -> frozenset[Capability]:
+        """What it is able to do."""
 
     def describe(self) -> dict[str, Any]:
         """What a run folder keeps to identify the model: ids, versions and hashes, as plain JSON."""
@@ -205,8 +210,8 @@ class Model(Protocol):
     async def generate(self, prompt: Prompt, sampling: Sampling) -> Completion:
         """Completes one prompt. Raises ModelError when the model fails or answers nothing usable."""
 
-    async def loglikelihood(self, context: str, continuation: str) -> tuple[float, bool]:
-        """Sum of the log-probabilities of `continuation` after raw `context`, and whether greedy search gives it."""
+    async def loglikelihood(self, prompt: Prompt, continuation: str) -> tuple[float, bool]:
+        """Sum of the log-probabilities of `continuation` after `prompt`, and whether greedy search gives it."""
 
     def weights(self) -> tuple[Any, Any]:
         """The torch module (eval mode, no gradients on parameters) and its tokenizer, loaded once and shared.

@@ -1,3 +1,7 @@
-"""Models: everything that completes prompts. `PLUGINS` maps a kind to its class."""
+"""Models: everything that completes prompts. `PLUGINS` maps a kind to its class; `open.open_models` opens them."""
 
-PLUGINS: dict[str, str] = {}
+PLUGINS: dict[str, str] = {
+    "openai": "harness.models.openai:OpenAI",
+    "scripted": "harness.models.scripted:Scripted",
+    "vllm": "harness.models.vllm:Vllm",
+}

@@ -1,0 +1,184 @@
+"""What a run is asked to do. The dataclass is the command line and the YAML schema: one definition of each setting."""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from harness.errors import UnknownName, UsageError
+from harness.models.options import ModelOptions
+from harness.types import Sampling, sha
+
+# What "all" stands for.
+ATTACKS = ("direct", "prefill", "completion", "code", "cipher", "jailbreakchat")
+TASKS = ("arithmetic", "knowledge", "instructions")
+
+PROFILES: dict[str, dict[str, Any]] = {
+    "demo": {"limit": 24, "max_tokens": 96, "task_limit": 30},
+    "ci": {"limit": 12, "max_tokens": 64, "task_limit": 20, "attacks": ("direct", "prefill", "completion")},
+    "paper": {"max_tokens": 1024},
+}
+"""Named bundles of settings; what is given on the command line or in the file wins over them."""
+
+
+def setting(default: Any, help: str) -> Any:
+    """A field with the line of help it shows on the command line."""
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSpec:
+    """Everything that decides what a run does and what its records say."""
+
+    model: str = setting("", "checkpoint: smollm2-135m, a folder, a hub id, scripted:POLICY, or a served name")
+    adapter: tuple[str, ...] = setting((), "LoRA folders to evaluate beside the base, in the same load")
+    attacks: tuple[str, ...] = setting(("all",), "attacks; 'all': the standard six, less what the model can't take")
+    behaviors: str = setting("magic", "what must be refused: a bundled set or a file (harness ls tasks)")
+    overrefusal: str = setting("magic-lookalikes", "what must be answered: a bundled set or a file; 'none' skips it")
+    tasks: tuple[str, ...] = setting(("all",), "helpfulness tasks, bundled or lm-eval's own; 'none' skips them")
+    judge: tuple[str, ...] = setting(("rules",), "judges (harness ls judges); the first one's verdict counts")
+    judge_model: str = setting("", "model of the llm judge; default: the model under attack itself")
+    judge_base_url: str = setting("", "endpoint of the llm judge's model")
+    attacker: str = setting("", "model that rewrites and attacks; default: the model under attack itself")
+    attacker_base_url: str = setting("", "endpoint of the attacker")
+    split: str = setting("test", "which part of the behaviors: test, dev or all")
+    limit: int = setting(0, "use only so many behaviors and look-alikes; 0: all")
+    task_limit: int = setting(0, "use only so many items of each helpfulness task; 0: all")
+    seed: int = setting(0, "seed of everything that is drawn")
+    seeds: int = setting(1, "repeat everything with so many seeds")
+    max_tokens: int = setting(512, "longest reply, in tokens (the paper: 1024)")
+    temperature: float = setting(0.0, "0: greedy, as in the paper")
+    set: tuple[str, ...] = setting((), "settings of attacks and judges: prefill.depths=0,20,80")
+    base_url: str = setting("", "OpenAI-compatible endpoint that serves --model, such as http://localhost:8000/v1")
+    api_key_env: str = setting("OPENAI_API_KEY", "environment variable that holds the endpoint's key")
+    can: tuple[str, ...] = setting((), "what the endpoint can do beyond chat: raw, prefill, logprobs")
+    concurrency: int = setting(32, "requests in flight at an endpoint")
+    timeout: float = setting(120.0, "seconds to wait for one answer of an endpoint")
+    dtype: str = setting("auto", "precision of the weights")
+    tensor_parallel: int = setting(1, "GPUs to split the model over")
+    gpu_memory: float = setting(0.9, "share of GPU memory vLLM may take")
+    max_model_len: int = setting(0, "longest prompt and reply together; 0: what the model allows")
+    chat_template: str = setting("", "file with a chat template that replaces the checkpoint's own")
+    trust_remote_code: bool = setting(False, "run code that comes with the checkpoint")
+    profile: str = setting("", f"a bundle of settings: {', '.join(PROFILES)}")
+
+    def sampling(self, seed: int) -> Sampling:
+        """How replies of the model under attack are drawn."""
+        return Sampling(max_tokens=self.max_tokens, temperature=self.temperature, seed=seed)
+
+    def target_options(self) -> ModelOptions:
+        """How the model under attack is opened. Raises UsageError when a template file can't be read."""
+        template = None
+        if self.chat_template:
+            try:
+                template = Path(self.chat_template).read_text(encoding="utf-8")
+            except OSError as err:
+                raise UsageError(f"--chat-template {self.chat_template}: {err.strerror}") from err
+        return ModelOptions(
+            dtype=self.dtype,
+            tensor_parallel=self.tensor_parallel,
+            gpu_memory=self.gpu_memory,
+            max_model_len=self.max_model_len or None,
+            trust_remote_code=self.trust_remote_code,
+            chat_template=template,
+            base_url=self.base_url or None,
+            api_key_env=self.api_key_env,
+            concurrency=self.concurrency,
+            timeout=self.timeout,
+            capabilities=self.can,
+        )
+
+    def options_of(self, plugin: str) -> dict[str, Any]:
+        """The settings given with `set` for one attack or judge. Raises UsageError for a malformed one."""
+        found: dict[str, Any] = {}
+        for item in self.set:
+            name, dot, rest = item.partition(".")
+            key, equals, value = rest.partition("=")
+            if not (dot and equals and key):
+                raise UsageError(f"--set {item!r} is not of the form plugin.setting=value")
+            if name == plugin:
+                found[key] = value
+        return found
+
+    def identity(self) -> str:
+        """A short hash of what decides the records: two runs that share it can share a folder."""
+        skipped = {"concurrency", "timeout", "tensor_parallel", "gpu_memory", "profile", "api_key_env"}
+        return sha({f.name: getattr(self, f.name) for f in fields(self) if f.name not in skipped})[:8]
+
+
+def convert(kind: Any, value: Any, name: str) -> Any:
+    """A setting's value from text or YAML, as the type its field has. Raises UsageError when it does not fit."""
+    origin = typing.get_origin(kind)
+    if origin in (typing.Union, types.UnionType):
+        inner = next(k for k in typing.get_args(kind) if k is not type(None))
+        return None if value in (None, "none", "") else convert(inner, value, name)
+    if origin is tuple:
+        if isinstance(value, str):
+            value = [] if value.strip() in ("", "none") else value.split(",")
+        item = typing.get_args(kind)[0]
+        return tuple(convert(item, v.strip() if isinstance(v, str) else v, name) for v in value)
+    if kind is bool:
+        if str(value).lower() not in ("true", "false", "1", "0", "yes", "no"):
+            raise UsageError(f"{name}: {value!r} is neither true nor false")
+        return str(value).lower() in ("true", "1", "yes")
+    if origin is typing.Literal:
+        if value not in typing.get_args(kind):
+            raise UnknownName(f"value of {name}:", str(value), map(str, typing.get_args(kind)))
+        return value
+    try:
+        return kind(value)
+    except (TypeError, ValueError) as err:
+        raise UsageError(f"{name}: {value!r} is not {kind.__name__}") from err
+
+
+def make_spec(given: Mapping[str, Any]) -> RunSpec:
+    """A spec from named settings; a profile's come under those given.
+
+    Raises UnknownName (with the nearest known key) or UsageError for a value that does not fit.
+    """
+    kinds = typing.get_type_hints(RunSpec)
+    for key in given:
+        if key not in kinds:
+            raise UnknownName("setting", key, kinds, hint="see: harness run --help")
+    profile = str(given.get("profile", "") or "")
+    if profile and profile not in PROFILES:
+        raise UnknownName("profile", profile, PROFILES)
+    merged = {**PROFILES.get(profile, {}), **given}
+    values = {}
+    for key, value in merged.items():
+        flag = "--" + key.replace("_", "-")
+        values[key] = convert(kinds[key], value, flag)
+    return check(replace(RunSpec(), **values))
+
+
+def check(spec: RunSpec) -> RunSpec:
+    """Raises UsageError for settings that make no sense."""
+    if not spec.model:
+        raise UsageError("no model given", hint="harness run --model smollm2-135m")
+    for name, least in (("limit", 0), ("task_limit", 0), ("seeds", 1), ("max_tokens", 1), ("concurrency", 1)):
+        if getattr(spec, name) < least:
+            raise UsageError(f"--{name.replace('_', '-')} must be at least {least}")
+    if spec.split not in ("test", "dev", "all"):
+        raise UnknownName("split", spec.split, ("test", "dev", "all"))
+    if not spec.judge:
+        raise UsageError("no judge given", hint="--judge rules")
+    return spec
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Settings from a YAML file. Raises UsageError when it can't be read or is no mapping."""
+    import yaml
+
+    try:
+        told = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as err:
+        raise UsageError(f"--config {path}: {err.strerror}") from err
+    except yaml.YAMLError as err:
+        raise UsageError(f"--config {path} is not YAML: {err}") from err
+    if not isinstance(told, dict):
+        raise UsageError(f"--config {path} holds no settings")
+    return {str(k).replace("-", "_"): v for k, v in told.items()}

@@ -1,0 +1,296 @@
+"""vLLM in this process: one load of the weights serves attacks, judge and helpfulness, all of them at once.
+
+A thread owns the engine and steps it; coroutines hand it requests and wait for theirs. Whatever is in
+flight is batched continuously, whoever asked. On the CPU the engine core stays in this process (twice
+the throughput of its own process, which keeps a core for itself); on GPUs vLLM's defaults hold.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import queue
+import threading
+import time
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from harness.errors import ModelError, UsageError
+from harness.models.libraries import captured, hush
+from harness.models.options import ModelOptions
+from harness.models.tokens import Tokens
+from harness.models.weights import fingerprint, load_weights
+from harness.progress import step
+from harness.types import Capability, Completion, Prompt, Sampling
+
+LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM allows as max_lora_rank
+CAPABILITIES: frozenset[Capability] = frozenset({"chat", "raw", "prefill", "logprobs", "weights"})
+
+
+@dataclass(slots=True)
+class _Request:
+    """One request on its way to the engine's thread, and the future its asker waits for."""
+
+    id: str
+    ids: list[int]
+    params: Any
+    lora: Any
+    loop: asyncio.AbstractEventLoop
+    future: asyncio.Future[Any]
+
+    def answer(self, result: Any, error: Exception | None = None) -> None:
+        """Hands the result over to the asker's loop, unless it has gone."""
+
+        def settle() -> None:
+            if not self.future.done():
+                self.future.set_exception(error) if error else self.future.set_result(result)
+
+        if not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(settle)
+
+
+@dataclass(slots=True)
+class Engine:
+    """A vLLM engine and the thread that steps it."""
+
+    path: str
+    options: ModelOptions
+    adapters: tuple[Path, ...] = ()
+    _engine: Any = None
+    _inbox: queue.SimpleQueue[_Request | str | None] = field(default_factory=queue.SimpleQueue)
+    _waiting: dict[str, _Request] = field(default_factory=dict)
+    _thread: threading.Thread | None = None
+    _dead: Exception | None = None
+    _ids: count[int] = field(default_factory=count)
+
+    def start(self) -> None:
+        """Loads the weights (seconds to minutes) and starts the thread."""
+        with step(f"loading {Path(self.path).name} into vLLM"):
+            self._engine = build_engine(self.path, self.options, self.adapters)
+        self._thread = threading.Thread(target=self._serve, name="vllm", daemon=True)
+        self._thread.start()
+
+    async def submit(self, ids: list[int], params: Any, lora: Any = None) -> Any:
+        """Runs one request to its end; vLLM's RequestOutput. Raises ModelError when the engine refuses or dies."""
+        if self._dead is not None:
+            raise ModelError(f"the vLLM engine has stopped: {self._dead}")
+        loop = asyncio.get_running_loop()
+        request = _Request(str(next(self._ids)), ids, params, lora, loop, loop.create_future())
+        self._inbox.put(request)
+        try:
+            return await request.future
+        except asyncio.CancelledError:
+            self._inbox.put(request.id)  # an id alone means: abort
+            raise
+
+    def stop(self) -> None:
+        """Ends the thread, then the engine; nothing it started is left."""
+        if self._thread is None:
+            return
+        self._inbox.put(None)
+        self._thread.join()
+        self._thread = None
+        shut_down(self._engine)
+        self._engine = None
+
+    def _serve(self) -> None:
+        """The thread: take what has come in, step, hand out what is done."""
+        try:
+            while self._take():
+                if self._waiting:
+                    for output in self._engine.step():
+                        if output.finished and (request := self._waiting.pop(output.request_id, None)):
+                            request.answer(output)
+        except Exception as err:  # the engine is lost: everyone who waits must hear of it
+            self._dead = err
+            for request in self._waiting.values():
+                request.answer(None, ModelError(f"the vLLM engine failed: {err}"))
+
+    def _take(self) -> bool:
+        """Moves the inbox into the engine; blocks while there is nothing to do. False when asked to stop."""
+        while True:
+            try:
+                item = self._inbox.get(block=not self._waiting)
+            except queue.Empty:
+                return True
+            if item is None:
+                return False
+            if isinstance(item, str):
+                self._waiting.pop(item, None)
+                self._engine.abort_request([item])
+                continue
+            try:
+                self._engine.add_request(item.id, {"prompt_token_ids": item.ids}, item.params, lora_request=item.lora)
+                self._waiting[item.id] = item
+            except (ValueError, TypeError) as err:  # a prompt longer than the model, a schema that does not compile
+                item.answer(None, ModelError(f"vLLM refuses this request: {err}"))
+
+
+@dataclass(slots=True)
+class Vllm:
+    """A checkpoint in vLLM, with one adapter or none; several share one engine."""
+
+    name: str
+    engine: Engine
+    tokens: Tokens
+    adapter: Path | None = None
+    can: frozenset[Capability] = CAPABILITIES
+    _weights: tuple[Any, Any] | None = None
+
+    @classmethod
+    def open(cls, name: str, path: str, options: ModelOptions, adapters: dict[str, Path]) -> list[Vllm]:
+        """Loads a checkpoint once; the base and each adapter of it come back as models of their own."""
+        hush()
+        from transformers import AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=options.trust_remote_code)
+        engine = Engine(path, options, tuple(adapters.values()))
+        engine.start()
+        tokens = Tokens.of(tokenizer, options.chat_template)
+        return [cls(name, engine, tokens)] + [cls(label, engine, tokens, at) for label, at in adapters.items()]
+
+    def describe(self) -> dict[str, Any]:
+        """Identity of weights, adapter, tokenizer and chat template."""
+        import vllm
+
+        return {
+            "kind": "vllm",
+            "engine": f"vllm {vllm.__version__}",
+            "checkpoint_sha": fingerprint(Path(self.engine.path)),
+            "adapter_sha": fingerprint(self.adapter) if self.adapter else "",
+            "dtype": self.engine.options.dtype,
+            **self.tokens.describe(),
+        }
+
+    def head(self, text: str, k: int) -> str:
+        """The first `k` tokens of `text`, as text."""
+        return self.tokens.head(text, k)
+
+    async def generate(self, prompt: Prompt, sampling: Sampling) -> Completion:
+        """Completes one prompt. Raises ModelError when it does not fit the model."""
+        ids = self.tokens.ids(prompt)
+        began = time.perf_counter()
+        output = await self.engine.submit(ids, sampling_params(sampling), self._lora())
+        reply = output.outputs[0]
+        return Completion(
+            text=reply.text,
+            model=self.name,
+            finish="length" if reply.finish_reason == "length" else "stop",
+            tokens_in=len(ids),
+            tokens_out=len(reply.token_ids),
+            seconds=time.perf_counter() - began,
+            token_ends=self.tokens.ends(reply.token_ids, reply.text),
+            logprobs=tuple({p.decoded_token: p.logprob for p in at.values()} for at in reply.logprobs or ()),
+        )
+
+    async def loglikelihood(self, prompt: Prompt, continuation: str) -> tuple[float, bool]:
+        """Sum of log-probabilities of `continuation` after `prompt`, and whether it is the greedy one."""
+        from vllm import SamplingParams
+
+        context = self.tokens.ids(prompt)
+        whole = context + self.tokens.encode(continuation)
+        params = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=1, detokenize=False)
+        output = await self.engine.submit(whole, params, self._lora())
+        chosen = [output.prompt_logprobs[i][whole[i]] for i in range(len(context), len(whole))]
+        return sum(p.logprob for p in chosen), all(p.rank == 1 for p in chosen)
+
+    def weights(self) -> tuple[Any, Any]:
+        """The same weights as a torch module, loaded a second time, for gradients."""
+        if self._weights is None:
+            self._weights = load_weights(self.engine.path, self.adapter, self.engine.options)
+        return self._weights
+
+    async def close(self) -> None:
+        """Stops the shared engine; safe to call once per adapter."""
+        await asyncio.to_thread(self.engine.stop)
+
+    def _lora(self) -> Any:
+        if self.adapter is None:
+            return None
+        from vllm.lora.request import LoRARequest
+
+        return LoRARequest(self.name, 1 + self.engine.adapters.index(self.adapter), str(self.adapter))
+
+
+def sampling_params(sampling: Sampling) -> Any:
+    """Ours as vLLM's; only the finished reply is sent back."""
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
+
+    return SamplingParams(
+        max_tokens=sampling.max_tokens,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        seed=sampling.seed if sampling.temperature > 0 else None,
+        stop=list(sampling.stop) or None,
+        logprobs=sampling.logprobs or None,
+        structured_outputs=StructuredOutputsParams(json=sampling.schema) if sampling.schema else None,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+    )
+
+
+def build_engine(path: str, options: ModelOptions, adapters: tuple[Path, ...]) -> Any:
+    """A vLLM engine for this machine. Raises UsageError with vLLM's own reason when it can't be built."""
+    on_cpu = not gpu_present()
+    if on_cpu:
+        os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")  # GiB
+    try:
+        with captured():
+            from vllm import EngineArgs, LLMEngine
+    except ImportError as err:
+        raise UsageError(f"vLLM can't be imported: {err}", hint="harness doctor") from err
+    machine = {"distributed_executor_backend": "uni", "enforce_eager": True, "max_num_seqs": 128} if on_cpu else {}
+    ranks = [adapter_rank(folder) for folder in adapters]
+    lora = {"enable_lora": True, "max_loras": len(ranks), "max_lora_rank": max(ranks)} if ranks else {}
+    arguments = EngineArgs(
+        model=path,
+        dtype=options.dtype,
+        tensor_parallel_size=options.tensor_parallel,
+        gpu_memory_utilization=options.gpu_memory,
+        max_model_len=options.max_model_len,
+        trust_remote_code=options.trust_remote_code,
+        generation_config="vllm",  # settings are the run's, never what a checkpoint's folder suggests
+        disable_log_stats=True,
+        **machine,
+        **lora,
+    )
+    with captured() as log:
+        try:
+            return LLMEngine.from_engine_args(arguments)
+        except (ValueError, RuntimeError, OSError) as err:
+            raise UsageError(f"vLLM can't load {path}: {err}", hint=f"vLLM said: {log()}") from err
+
+
+def adapter_rank(folder: Path) -> int:
+    """The smallest rank vLLM allows that holds this adapter's. Raises UsageError when the folder is no adapter."""
+    try:
+        rank = int(json.loads((folder / "adapter_config.json").read_text())["r"])
+    except (OSError, ValueError, KeyError) as err:
+        raise UsageError(
+            f"{folder} is not a LoRA adapter: {err}", hint="name a folder with adapter_config.json"
+        ) from err
+    return next((allowed for allowed in LORA_RANKS if allowed >= rank), LORA_RANKS[-1])
+
+
+def gpu_present() -> bool:
+    """Whether torch sees an accelerator."""
+    import torch
+
+    return bool(torch.cuda.is_available())
+
+
+def shut_down(engine: Any) -> None:
+    """Ends the engine core and torch's process group, so that nothing is left to warn at exit."""
+    import gc
+
+    import torch.distributed
+
+    engine.engine_core.shutdown()
+    del engine
+    gc.collect()
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()

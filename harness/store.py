@@ -1,0 +1,232 @@
+"""The run folder: append-only, private where it must be, and the same whether a run was killed or not.
+
+    run.json           what was asked for, versions, hashes, budget, status
+    records.jsonl      one record a line; no text of any model
+    transcripts.jsonl  every request and reply, mode 0600
+    memo.jsonl         what searches remember, mode 0600
+    metrics.json       the numbers, made from the records
+
+Each line is one write to a file opened for appending, so a kill leaves at most one torn last line,
+which the next start cuts off. A request that was answered once is never sent again.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+from harness.errors import DataError, UsageError
+from harness.types import Completion, Judgement, Metric, Prompt, Record, Run, Sampling, sha
+
+T = TypeVar("T")
+
+
+class Lines:
+    """One append-only JSONL file. Raises UsageError when the disk is full."""
+
+    def __init__(self, path: Path, *, private: bool) -> None:
+        self.path = path
+        mend(path)
+        mode = 0o600 if private else 0o644
+        self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, mode)
+
+    def append(self, value: Mapping[str, Any]) -> None:
+        """Writes one line; it is whole in the file when this returns."""
+        line = (json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n").encode("utf-8", "backslashreplace")
+        try:
+            written = os.write(self._fd, line)
+            if written < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as err:
+            raise disk_error(self.path, err) from err
+
+    def close(self) -> None:
+        """Closes the file."""
+        os.close(self._fd)
+
+
+def disk_error(path: Path, err: OSError) -> UsageError:
+    """What a user is told when a file can't be written."""
+    hint = "free some space, then type the same command again: it goes on from here"
+    return UsageError(f"{path.name} can't be written in {path.parent}: {err.strerror}", hint=hint)
+
+
+def mend(path: Path) -> None:
+    """Cuts off a last line that a kill tore."""
+    if not path.exists():
+        return
+    with path.open("rb+") as file:
+        end = file.seek(0, os.SEEK_END)
+        keep = end
+        while keep > 0:
+            block = min(65536, keep)
+            file.seek(keep - block)
+            at = file.read(block).rfind(b"\n")
+            if at >= 0:
+                keep = keep - block + at + 1
+                break
+            keep -= block
+        if keep < end:
+            file.truncate(keep)
+
+
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The lines of a JSONL file. Raises DataError with the number of one that is broken."""
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                yield json.loads(line)
+            except ValueError as err:
+                if not line.endswith("\n"):  # torn by a kill, and nothing after it
+                    return
+                raise DataError(f"{path} line {number} is not JSON: {err}") from err
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replaces a JSON file in one step. Raises UsageError when the disk is full."""
+    fresh = path.with_suffix(".tmp")
+    try:
+        fresh.write_text(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
+        fresh.replace(path)
+    except OSError as err:
+        raise disk_error(path, err) from err
+
+
+def build(kind: type[T], value: Mapping[str, Any]) -> T:
+    """A dataclass from a JSON object; keys it does not have (from a newer version) are dropped."""
+    known = {f.name for f in fields(kind)}  # type: ignore[arg-type]
+    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in value.items() if k in known})
+
+
+def record_from(value: Mapping[str, Any]) -> Record:
+    """A record from its line."""
+    judgements = tuple(build(Judgement, j) for j in value.get("judgements", ()))
+    return build(Record, {**value, "judgements": judgements})
+
+
+def read_records(path: Path) -> dict[str, Record]:
+    """The records of a file by key: a later line takes the place of an earlier one, or takes it back."""
+    latest: dict[str, Record] = {}
+    for line in read_lines(path):
+        if line.get("dropped"):
+            latest.pop(line["key"], None)
+        else:
+            latest[line["key"]] = record_from(line)
+    return latest
+
+
+def plain(value: Any) -> dict[str, Any]:
+    """A dataclass as a JSON object, without the fields that hold their default."""
+    whole = asdict(value)
+    kept = {f.name: whole[f.name] for f in fields(value) if getattr(value, f.name) != f.default}
+    if "judgements" in kept:
+        kept["judgements"] = [plain(j) for j in value.judgements]
+    return kept
+
+
+@dataclass(slots=True)
+class Store:
+    """A run folder that is being written. Use as a context manager; one process at a time."""
+
+    folder: Path
+    records: dict[str, Record] = field(default_factory=dict)
+    completions: dict[str, Completion] = field(default_factory=dict)
+    memos: dict[str, str] = field(default_factory=dict)
+    _files: dict[str, Lines] = field(default_factory=dict)
+    _lock: Any = None
+
+    def __enter__(self) -> Store:
+        """Locks the folder and reads what an earlier start left. Raises UsageError when another run has it."""
+        from filelock import FileLock, Timeout
+
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as err:
+            raise UsageError(f"{self.folder} can't be made: {err.strerror}", hint="name another with --out") from err
+        self._lock = FileLock(self.folder / ".lock", timeout=0)
+        try:
+            self._lock.acquire()
+        except Timeout as err:
+            raise UsageError(f"another run is writing {self.folder}", hint="wait for it, or name --out") from err
+        except OSError as err:
+            raise disk_error(self.folder / ".lock", err) from err
+        for name, private in (("records", False), ("transcripts", True), ("memo", True)):
+            self._files[name] = Lines(self.folder / f"{name}.jsonl", private=private)
+        self.records = read_records(self.folder / "records.jsonl")
+        for line in read_lines(self.folder / "transcripts.jsonl"):
+            self.completions[line["sha"]] = build(Completion, line["completion"])
+        self.memos = {line["key"]: line["value"] for line in read_lines(self.folder / "memo.jsonl")}
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, err: BaseException | None, tb: TracebackType | None) -> None:
+        """Closes the files and lets go of the folder."""
+        for file in self._files.values():
+            file.close()
+        self._lock.release()
+
+    def put_record(self, record: Record) -> None:
+        """Keeps a record; one with the same key (a retried failure) takes its place."""
+        self._files["records"].append(plain(record))
+        self.records[record.key] = record
+
+    def drop_record(self, key: str) -> None:
+        """Takes a record back: a failure that a later start got past."""
+        if self.records.pop(key, None) is not None:
+            self._files["records"].append({"key": key, "dropped": True})
+
+    def put_completion(self, key: str, prompt: Prompt, sampling: Sampling, completion: Completion) -> None:
+        """Keeps a request and its reply under the request's key."""
+        line = {"sha": key, "prompt": plain(prompt), "sampling": plain(sampling), "completion": plain(completion)}
+        self._files["transcripts"].append(line)
+        self.completions[key] = completion
+
+    def get(self, key: str) -> str | None:
+        """What a search remembered under `key`."""
+        return self.memos.get(key)
+
+    def put(self, key: str, value: str) -> None:
+        """Remembers `value` for a search."""
+        self._files["memo"].append({"key": key, "value": value})
+        self.memos[key] = value
+
+
+def request_key(model: str, prompt: Prompt, sampling: Sampling) -> str:
+    """Identifies a request within a run: the same words with the same settings to the same model."""
+    return sha([model, asdict(prompt), asdict(sampling)])
+
+
+def load(folder: str | Path) -> Run:
+    """Reads a run folder back. Raises DataError when it is none."""
+    folder = Path(folder)
+    if not (folder / "run.json").exists():
+        raise DataError(f"{folder} is not a run folder: it has no run.json", hint="harness run writes one")
+    try:
+        info = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        told = json.loads(path.read_text("utf-8")) if (path := folder / "metrics.json").exists() else []
+    except ValueError as err:
+        raise DataError(f"{folder} is broken: {err}") from err
+    latest = read_records(folder / "records.jsonl")
+    ordered = tuple(latest[key] for key in sorted(latest))
+    return Run(folder=folder, info=info, records=ordered, metrics=tuple(build(Metric, m) for m in told))
+
+
+def frames(run: Run) -> tuple[Any, Any]:
+    """Records and metrics of a run as pandas frames, the counting verdict in columns of its own."""
+    import pandas as pd
+
+    rows = []
+    for record in run.records:
+        row = {k: v for k, v in asdict(record).items() if k != "judgements"}
+        if record.judgements:
+            row |= {k: v for k, v in asdict(record.judgements[0]).items() if k != "judge"}
+        rows.append(row)
+    metrics = [{**{k: v for k, v in asdict(m).items() if k != "group"}, **m.group} for m in run.metrics]
+    return pd.DataFrame(rows), pd.DataFrame(metrics)
