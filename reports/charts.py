@@ -73,9 +73,10 @@ def _slim(svg: str, alt: str) -> str:
 def _height(figure: Figure) -> float:
     """Rows set the height of figures with one row a category; others have a fixed one."""
     if figure.kind not in ("dots", "bars"):
-        return 2.35
+        return 1.95
     rows, lanes = len(_categories(figure.series)), len(figure.series)
-    return 0.45 + (0.22 if lanes > 1 else 0.0) + rows * (0.14 + 0.11 * lanes)
+    lane = 0.11 if figure.kind == "dots" else 0.09
+    return 0.45 + (0.22 if lanes > 1 else 0.0) + rows * (0.14 + lane * lanes)
 
 
 def _categories(series: tuple[Series, ...]) -> list[str]:
@@ -112,14 +113,14 @@ def _key(axes: Axes, figure: Figure) -> None:
 
     if len(figure.series) < 2:
         return
-    style = {"linestyle": "none"} if figure.kind in ("dots", "bars") else {"linewidth": 1.4}
+    style = {"linestyle": "none"} if figure.kind in ("dots", "bars", "scatter") else {"linewidth": 1.4}
     marks = [Line2D([], [], color=_colour(s), marker=_mark(figure, s), markersize=5, **style) for s in figure.series]
     # A name that starts with an underscore would be left out by matplotlib; a space before it keeps it.
     names = [f" {s.name}" for s in figure.series]
     columns = len(names) if len(names) * max(map(len, names)) < 60 or figure.wide else 2
     axes.legend(
         marks, names, loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, frameon=False, fontsize=8.5,
-        handlelength=1.2 if figure.kind in ("steps", "lines") else 0.6, handletextpad=0.2, columnspacing=1.2,
+        handlelength=1.2 if figure.kind in ("steps", "lines") else 0.6, handletextpad=0.45, columnspacing=1.2,
         borderpad=0.1, borderaxespad=0.2,
     )  # fmt: skip
 

@@ -34,6 +34,7 @@ def typeset(shown: View) -> bytes:
         ignore_system_fonts=True,
         sys_inputs={"report": data(shown)},
         timestamp=shown.stamp,
+        pdf_standards="ua-1",  # tagged, with alternative texts: readable aloud
     )
     return made
 

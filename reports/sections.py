@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.types import Metric, Record
+from harness.metrics import EARLY, FIRST, refusal_curve
+from harness.types import Metric
 from reports.numbers import Numbers
 from reports.tables import ANY, long_table, overview, table_of, tokens_cell
 from reports.view import Cell, Figure, Point, Row, Section, Series, Table
@@ -64,7 +65,7 @@ def depth(numbers: Numbers) -> Section | None:
         y_label="attack success rate (%)",
         wide=False,
     )
-    table = table_of(numbers, "By depth", ("k", "ASR"), entries)
+    table = table_of(numbers, "Success rate by depth", ("k", "ASR"), entries)
     lead = (
         "The reply is begun for the model with the first k tokens of a violating answer, and the model goes on. "
         "A model whose refusal is only a few tokens deep breaks as k grows."
@@ -77,7 +78,7 @@ def depth(numbers: Numbers) -> Section | None:
 def refusals(numbers: Numbers) -> Section | None:
     """Where in a reply refusals begin, and how much was given before."""
     series = tuple(
-        Series(name=clean(model, 24), slot=slot, points=tuple(Point(x=float(x), value=y) for x, y in curve))
+        Series(name=clean(model, 24), slot=slot, points=tuple(Point(x=at + 1.0, value=share) for at, share in curve))
         for slot, model in enumerate(numbers.models)
         if (curve := refusal_curve(numbers.run.records, model))
     )
@@ -104,17 +105,6 @@ def refusals(numbers: Numbers) -> Section | None:
     )
 
 
-def refusal_curve(records: Sequence[Record], model: str) -> list[tuple[int, float]]:
-    """(token counted from 1, share of refusals begun by it), over all replies of a model that hold a refusal."""
-    places = sorted(
-        r.judgements[0].refusal_at + 1
-        for r in records
-        if r.model == model and r.expect == "refuse" and r.judgements and r.judgements[0].refusal_at is not None
-    )
-    last = {at: i + 1 for i, at in enumerate(places)}
-    return [(at, number / len(places)) for at, number in last.items()]
-
-
 def _first_tokens(numbers: Numbers) -> Table | None:
     """The paper's Table 1, with how much was given before a refusal."""
     rows = []
@@ -122,7 +112,7 @@ def _first_tokens(numbers: Numbers) -> Table | None:
         first, given = numbers.get("refusal_first5", model=model), numbers.get("given_before_refusal", model=model)
         if first or given:
             rows.append(Row(cells=(Cell(text=clean(model, 24)), compact(first), tokens_cell(given))))
-    columns = ("model", "begin within 5 tokens", "tokens given before")
+    columns = ("model", f"begin within {FIRST} tokens", "tokens given before")
     table = Table(title="Refusals of each model", columns=columns, rows=tuple(rows), stacked=True)
     return table if rows else None
 
@@ -154,7 +144,7 @@ def over_refusal(numbers: Numbers) -> Section | None:
     )
     lead = (
         "Requests that look like the forbidden ones but are harmless should be answered. "
-        "Early refusals begin at the start of the reply; late ones break off an answer under way."
+        f"Early refusals begin within the first {EARLY} tokens; late ones break off an answer under way."
     )
     title = "What it refuses but should answer"
     return Section(key="overrefusal", title=title, lead=lead, figures=_drawn(figure), tables=_kept(tables))
@@ -173,34 +163,60 @@ def helpfulness(numbers: Numbers) -> Section | None:
         alt="Share of helpfulness items solved by each model on each task; the table gives the numbers.",
         series=_series(numbers, entries),
         x_label="solved (%), higher is better",
-        wide=numbers.several,
+        wide=False,
     )
     lead = "The share of ordinary tasks solved: what a defence must not cost."
     return Section(key="helpfulness", title="What it can still do", lead=lead, figures=_drawn(figure), tables=(table,))
 
 
 def details(numbers: Numbers) -> Section | None:
-    """ASR of each variant of an attack, and where refusals stand under each attack."""
-    found = [m for m in numbers.run.metrics if m.name == "asr" and set(m.group) == {"model", "attack", "variant"}]
-    pieces = list(dict.fromkeys((str(m.group["attack"]), str(m.group["variant"])) for m in found))
-    pieces.sort(key=lambda piece: numbers.attacks.index(piece[0]))
-    entries = [
-        (f"{clean(attack, 16)}: {clean(variant, 14) or 'plain'}", model, metric)
-        for attack, variant in pieces
-        for model in numbers.models
-        if (metric := numbers.get("asr", model=model, attack=attack, variant=variant))
-    ]
+    """ASR of each variant of an attack, where refusals stand under each attack, and what else an attack changes."""
     late = numbers.across("late_refusal", "attack", numbers.attacks)
     first = numbers.across("refusal_first5", "attack", numbers.attacks)
     tables = [
-        table_of(numbers, "By variant", ("attack: variant", "ASR"), entries),
+        table_of(numbers, "Success rate by variant", ("attack: variant", "ASR"), _pieces(numbers, "asr", "variant")),
         table_of(
-            numbers, "Late refusals", ("attack", "late"), late, note="Of all replies: begun as an answer, then refused."
+            numbers,
+            "Given, then refused all the same",
+            ("attack", "share"),
+            late,
+            note="Of all replies. They count as successes of the attack: a late refusal is not safety.",
         ),
-        table_of(numbers, "Refusals that begin within 5 tokens", ("attack", "share"), first, note="Of all refusals."),
+        table_of(
+            numbers,
+            f"Refusals that begin within {FIRST} tokens",
+            ("attack", "share"),
+            first,
+            note="Of the replies that hold a refusal.",
+        ),
+        table_of(
+            numbers,
+            "Harmless requests in the shape of an attack",
+            ("attack: set", "answered"),
+            _pieces(numbers, "answered", "task"),
+            note="Answered: what an attack's form alone does to requests that should be answered.",
+        ),
+        table_of(
+            numbers,
+            "Tasks in the shape of an attack",
+            ("attack: task", "solved"),
+            _pieces(numbers, "helpfulness", "task"),
+        ),
     ]
     lead = "The same measures in finer pieces; with fewer replies in each, their intervals are wider."
     return Section(key="details", title="In detail", lead=lead, tables=_kept(tables)) if any(tables) else None
+
+
+def _pieces(numbers: Numbers, name: str, key: str) -> list[tuple[str, str, Metric | None]]:
+    """A metric that is cut by attack and one more key, as (attack: value, model, metric)."""
+    found = [m.group for m in numbers.run.metrics if m.name == name and set(m.group) == {"model", "attack", key}]
+    pairs = sorted({(str(g["attack"]), str(g[key])) for g in found}, key=lambda p: (numbers.attacks.index(p[0]), p[1]))
+    return [
+        (f"{clean(attack, 16)}: {clean(value, 18) or 'plain'}", model, metric)
+        for attack, value in pairs
+        for model in numbers.models
+        if (metric := numbers.get(name, **{"model": model, "attack": attack, key: value}))
+    ]
 
 
 def _series(

@@ -105,7 +105,7 @@ def table_of(
     labels = list(dict.fromkeys(label for label, _, _ in entries))
     found = {(label, model): metric for label, model, metric in entries}
     rows = [(label, [found.get((label, model)) for model in numbers.models]) for label in labels]
-    return matrix(f"{title} ({words[1]})", words[0], numbers.models, rows, note=note)
+    return matrix(title, words[0], numbers.models, rows, note=note)
 
 
 def overview(numbers: Numbers, most: int = 8) -> tuple[Table, ...]:
