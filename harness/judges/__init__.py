@@ -2,4 +2,5 @@
 
 PLUGINS: dict[str, str] = {
     "rules": "harness.judges.rules:Rules",
+    "llm": "harness.judges.llm:LLM",
 }
