@@ -2,4 +2,5 @@
 
 PLUGINS: dict[str, str] = {
     "direct": "attacks.direct:Direct",
+    "pair": "attacks.pair:Pair",
 }
