@@ -3,4 +3,5 @@
 PLUGINS: dict[str, str] = {
     "direct": "attacks.direct:Direct",
     "pair": "attacks.pair:Pair",
+    "tap": "attacks.tap:Tap",
 }
