@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 INK, MUTED, GRID, BAND = "#1c2430", "#5b6673", "#dde2e8", "#f3f5f8"
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b07d00", "#3f9fd6")
 MARKERS = ("o", "s", "^", "D", "v", "P")
+_STEPS = {10: 2, 20: 5, 40: 10, 60: 20, 80: 20, 100: 20}  # where a percent scale ends: its ticks
 FULL, HALF = 6.7, 3.25  # inches: the text width of an A4 page with wide margins, and half of it
 
 
@@ -72,9 +73,10 @@ def _slim(svg: str, alt: str) -> str:
 def _height(figure: Figure) -> float:
     """Rows set the height of figures with one row a category; others have a fixed one."""
     if figure.kind not in ("dots", "bars"):
-        return 2.35
+        return 1.95
     rows, lanes = len(_categories(figure.series)), len(figure.series)
-    return 0.45 + (0.22 if lanes > 1 else 0.0) + rows * (0.13 + 0.125 * lanes)
+    lane = 0.11 if figure.kind == "dots" else 0.09
+    return 0.45 + (0.22 if lanes > 1 else 0.0) + rows * (0.14 + lane * lanes)
 
 
 def _categories(series: tuple[Series, ...]) -> list[str]:
@@ -111,14 +113,14 @@ def _key(axes: Axes, figure: Figure) -> None:
 
     if len(figure.series) < 2:
         return
-    style = {"linestyle": "none"} if figure.kind in ("dots", "bars") else {"linewidth": 1.4}
+    style = {"linestyle": "none"} if figure.kind in ("dots", "bars", "scatter") else {"linewidth": 1.4}
     marks = [Line2D([], [], color=_colour(s), marker=_mark(figure, s), markersize=5, **style) for s in figure.series]
     # A name that starts with an underscore would be left out by matplotlib; a space before it keeps it.
     names = [f" {s.name}" for s in figure.series]
     columns = len(names) if len(names) * max(map(len, names)) < 60 or figure.wide else 2
     axes.legend(
         marks, names, loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, frameon=False, fontsize=8.5,
-        handlelength=1.2 if figure.kind in ("steps", "lines") else 0.6, handletextpad=0.2, columnspacing=1.2,
+        handlelength=1.2 if figure.kind in ("steps", "lines") else 0.6, handletextpad=0.45, columnspacing=1.2,
         borderpad=0.1, borderaxespad=0.2,
     )  # fmt: skip
 
@@ -143,6 +145,11 @@ def _ends(point: Point) -> tuple[float, float]:
     return 100 * low, 100 * high
 
 
+def _end(far: float) -> int:
+    """Where a percent scale that starts at 0 may end, so that `far` still fits."""
+    return next(end for end in _STEPS if end >= min(far, 100.0))
+
+
 def _dots(axes: Axes, figure: Figure) -> None:
     rows = _rows(axes, figure)
     for index, series in enumerate(figure.series):
@@ -156,6 +163,9 @@ def _dots(axes: Axes, figure: Figure) -> None:
 
 def _bars(axes: Axes, figure: Figure) -> None:
     rows, lanes = _rows(axes, figure), len(figure.series)
+    end = _end(max(_ends(p)[1] for s in figure.series for p in s.points))
+    axes.set_xlim(0, end)
+    axes.set_xticks(range(0, end + 1, _STEPS[end]))
     thick = 0.36 if lanes == 1 else 0.5 / lanes
     for index, series in enumerate(figure.series):
         for point in series.points:
@@ -227,8 +237,10 @@ def _scatter(axes: Axes, figure: Figure) -> None:
         axes.set_xticks(places, [f"{x:.3g}" for x in places])
         axes.set_xticks([], minor=True)
     else:
-        axes.set_xlim(0, 100)
-        axes.set_xticks(range(0, 101, 20))
+        far = max(100 * (p.x if p.x_high is None else p.x_high) for s in figure.series for p in s.points)
+        end = _end(far)
+        axes.set_xlim(0, end)
+        axes.set_xticks(range(0, end + 1, _STEPS[end]))
     _upright(axes, figure)
     _key(axes, figure)
 

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from harness.types import Run
+from reports import save
 from reports.build import view
 from reports.charts import draw
 from reports.view import View
@@ -19,12 +20,8 @@ TEMPLATE = Path(__file__).parent / "templates" / "report.typ"
 
 
 def write(run: Run, folder: Path) -> Path:
-    """Writes `report.pdf` into `folder` and returns its path; a reader never sees half a file."""
-    path = folder / "report.pdf"
-    half = path.with_suffix(".pdf.part")
-    half.write_bytes(typeset(view(run)))
-    half.replace(path)
-    return path
+    """Writes `report.pdf` into `folder` and returns its path."""
+    return save(folder / "report.pdf", typeset(view(run)))
 
 
 def typeset(shown: View) -> bytes:
@@ -37,6 +34,7 @@ def typeset(shown: View) -> bytes:
         ignore_system_fonts=True,
         sys_inputs={"report": data(shown)},
         timestamp=shown.stamp,
+        pdf_standards="ua-1",  # tagged, with alternative texts: readable aloud
     )
     return made
 

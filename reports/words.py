@@ -10,6 +10,7 @@ from harness.types import Metric
 from reports.view import Cell
 
 DASH = "–"
+DAGGER = "†"
 # These draw nothing or change what stands around them: controls, format (bidi), surrogates, private, unassigned.
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})
 
@@ -67,6 +68,13 @@ def why_empty(metric: Metric | None) -> str:
     if metric is None:
         return "not run"
     return f"none scored: {missing(metric)}" if missing(metric) else "nothing to count"
+
+
+def short(metric: Metric | None) -> Cell:
+    """A metric in one small cell: value and interval, with a dagger where replies are missing."""
+    if metric is None or not metric.n or not known(metric.value):
+        return Cell(text=DASH, sub=why_empty(metric))
+    return Cell(text=percent(metric.value), sub=f"{interval(metric)}{DAGGER if missing(metric) else ''}")
 
 
 def compact(metric: Metric | None, *, shared_n: int | None = None) -> Cell:
