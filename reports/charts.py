@@ -64,7 +64,7 @@ def _slim(svg: str, alt: str) -> str:
     """The bare element: no prolog, metadata or page-wide style, no ids but those that are referred to."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>|<defs>\s*<style.*?</style>\s*</defs>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r' id="[A-Za-z.]+\d*_\d+"', "", svg)
+    svg = re.sub(r' id="[\w.]*_\d+"', "", svg)
     svg = re.sub(r"\n\s*", " ", svg)
     label = f'<svg role="img" stroke-linejoin="round" aria-label={quoteattr(alt)}'
     return svg.replace("<svg", label, 1).strip()
