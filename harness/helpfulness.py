@@ -35,7 +35,11 @@ def prepare(names: Sequence[str], *, explicit: bool, logprobs: bool, who: str) -
 
         import tasks
 
-        manager = TaskManager(include_path=str(Path(tasks.__file__).parent / "helpfulness"))
+        folder = Path(tasks.__file__).parent / "helpfulness"
+        # lm-eval's own index holds thousands of tasks and takes many seconds to build: only where it is needed.
+        manager = TaskManager(include_path=str(folder), include_defaults=False)
+        if not set(names) <= set(manager.all_tasks):
+            manager = TaskManager(include_path=str(folder))
     loaded, notes = {}, []
     for name in names:
         if name not in manager.all_tasks:
