@@ -106,6 +106,13 @@ def test_what_metrics_computes_fills_every_section() -> None:
     assert "Harmless requests in the shape of an attack" in tables(shown)
 
 
+def test_variants_of_a_few_replies_are_counted_not_shown(one: Run) -> None:
+    few = tuple(replace(m, n=3) if m.group.get("variant") == "go" else m for m in one.metrics)
+    table = tables(view(replace(one, metrics=few)))["Success rate by variant"]
+    assert "code: go" not in {row.cells[0].text for row in table.rows}
+    assert "1 variant with fewer than 5 replies left out" in table.note
+
+
 def test_no_text_of_a_model_can_reach_the_report(one: Run) -> None:
     leaky = tuple(replace(r, error="SECRET", judgements=()) for r in one.records)
     assert not [s for s in strings(view(replace(one, records=leaky))) if "SECRET" in s]

@@ -5,7 +5,19 @@ from __future__ import annotations
 import pytest
 from conftest import rate
 
-from reports.words import bounds, bracket, clean, compact, duration, listing, missing, percent, short, why_empty
+from reports.words import (
+    bounds,
+    bracket,
+    clean,
+    compact,
+    duration,
+    listing,
+    missing,
+    percent,
+    short,
+    shorten,
+    why_empty,
+)
 
 
 def test_percent_has_one_decimal_and_no_number_is_a_dash() -> None:
@@ -43,6 +55,7 @@ def test_an_empty_number_says_why() -> None:
         ("x" + "\u0316" * 50, "x" + "\u0316" * 2),
         ("日本 é", "日本 é"),
         (None, "None"),
+        ("--base-url http://me:secret@host/v1", "--base-url http://…@host/v1"),
     ],
 )
 def test_a_name_keeps_its_letters_and_loses_what_hides_or_reorders(given: object, shown: str) -> None:
@@ -52,6 +65,13 @@ def test_a_name_keeps_its_letters_and_loses_what_hides_or_reorders(given: object
 def test_a_long_name_loses_its_middle() -> None:
     assert clean("abcdefghij", 7) == "abcd…ij"
     assert len(clean("A" * 10_000, 36)) == 36
+
+
+def test_short_names_stay_apart() -> None:
+    long = [f"org/some-very-long-model-name-{i}" for i in ("vanilla", "derta")]
+    assert list(shorten(long, family=True).values()) == ["vanilla", "derta"]
+    assert list(shorten(["A" * 90 + "x" * 40, "A" * 90 + "y" + "x" * 39], 9).values()) == ["AAAAA…xxx", "AAAA…xx~2"]
+    assert shorten(["base", "base-derta"], family=True) == {"base": "base", "base-derta": "base-derta"}
 
 
 def test_duration_and_listing_read_like_speech() -> None:
