@@ -226,3 +226,8 @@ def one() -> Run:
 @pytest.fixture
 def three() -> Run:
     return make_three()
+
+
+@pytest.fixture
+def hostile() -> Run:
+    return make_hostile()
