@@ -11,4 +11,6 @@ PLUGINS: dict[str, str] = {
     "many_shot": "attacks.many_shot:ManyShot",
     "best_of_n": "attacks.best_of_n:BestOfN",
     "adaptive_prefill": "attacks.adaptive_prefill:AdaptivePrefill",
+    "pair": "attacks.pair:Pair",
+    "tap": "attacks.tap:Tap",
 }
