@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cache
 from statistics import NormalDist
 from typing import TYPE_CHECKING
 
@@ -47,6 +48,26 @@ def nominal_levels(shares: Sequence[float], alpha: float) -> list[float]:
         density = np.where(grid < limit, density, 0.0)
         spent, before = spent + allowed, share
     return levels
+
+
+def overall_level(p: float, shares: Sequence[float], alpha: float) -> float:
+    """The overall level at which a p-value seen at the last of `shares` would just be enough.
+
+    It turns an early p-value into one that can stand in a family (Holm) next to others; 1 where it is far off.
+    """
+    import numpy as np
+
+    overall, nominal = _levels_at(tuple(shares), alpha)
+    if p >= nominal[-1]:
+        return 1.0
+    return math.exp(float(np.interp(math.log(max(p, 1e-300)), np.log(nominal), np.log(overall))))
+
+
+@cache
+def _levels_at(shares: tuple[float, ...], alpha: float) -> tuple[list[float], list[float]]:
+    """Overall levels around `alpha`, and what each allows at the last of `shares`."""
+    overall = [alpha * 2.0**k for k in range(-9, 3) if alpha * 2.0**k < 0.5]
+    return overall, [nominal_levels(shares, level)[-1] for level in overall]
 
 
 def _normal(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
