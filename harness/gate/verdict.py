@@ -108,7 +108,7 @@ def sequential(old: Side, new: Side, policy: Policy, blank: Verdict) -> Verdict:
         if any(len(after.units.get(unit, ())) < len(records) for unit, records in before.units.items() if new.partial):
             return replace(verdict, outcome="incomplete")
         look = Look(number=k + 1, of=policy.looks, queries=_queries(after), planned=max(planned, _queries(after)))
-        verdict = replace(decide(before, after, policy, levels[k], blank, shares=shares[: k + 1]), look=look)
+        verdict = replace(decide(before, after, policy, levels[k], blank, early=(shares, k)), look=look)
         if verdict.outcome in ("pass", "fail"):
             return verdict
     return verdict
@@ -133,11 +133,11 @@ def look_order(behaviors: Sequence[str] | set[str]) -> list[str]:
 
 
 def decide(
-    old: Side, new: Side, policy: Policy, alpha: float, blank: Verdict, shares: Sequence[float] = (1.0,)
+    old: Side, new: Side, policy: Policy, alpha: float, blank: Verdict, early: tuple[Sequence[float], int] | None = None
 ) -> Verdict:
-    """Outcome and checks at one look; `shares` are those of the looks so far, this one included."""
+    """Outcome and checks at the one-sided level `alpha`; `early` names all looks of a sequential gate and this one."""
     measured = [c for q in questions(policy, old) for c in measure(q, old, new, policy, alpha)]
-    spent = [overall_level(c.p, shares, policy.alpha) if policy.looks > 1 else c.p for c in measured]
+    spent = [overall_level(c.p, *early, policy.alpha) if early else c.p for c in measured]
     checks = tuple(settle(replace(c, p_family=p), policy.alpha) for c, p in zip(measured, holm(spent), strict=True))
     outcomes = {c.outcome for c in checks}
     order: tuple[Outcome, ...] = ("fail", "incomplete", "inconclusive", "pass")

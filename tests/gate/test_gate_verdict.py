@@ -1,7 +1,7 @@
 """Four outcomes on runs whose truth is known, and what is never allowed to pass."""
 
 import pytest
-from conftest import labels, record, run
+from made_runs import labels, record, run
 
 from harness.errors import UnknownName, UsageError
 from harness.gate import EXIT_CODES, gate, parse_policy

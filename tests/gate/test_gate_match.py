@@ -3,7 +3,7 @@
 import dataclasses
 
 import pytest
-from conftest import INFO, labels, record, run
+from made_runs import INFO, labels, record, run
 
 from harness.errors import UsageError
 from harness.gate import gate, parse_policy
