@@ -18,7 +18,7 @@ from harness.types import Attack, Attempt, Behavior, Capability, Context, Prompt
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CodeRaw(Attack):
-    """A Python program that ends in the first item of its output list; the model goes on writing it."""
+    """A half-written Python program, sent raw, that ends in the first item of its output list."""
 
     name: ClassVar[str] = "code_raw"
     needs: ClassVar[frozenset[Capability]] = frozenset({"raw"})

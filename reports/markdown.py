@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.types import Run
+from reports import save
 from reports.build import view
 from reports.view import Cell, Fact, Table, View
 
@@ -14,12 +15,8 @@ _ESCAPED = {ord(c): f"&#{ord(c)};" for c in "\\`*_{}[]<>|#~$:&"} | {ord("@"): "&
 
 
 def write(run: Run, folder: Path) -> Path:
-    """Writes `summary.md` into `folder` and returns its path; a reader never sees half a file."""
-    path = folder / "summary.md"
-    half = path.with_suffix(".md.part")
-    half.write_text(text(view(run)), encoding="utf-8")
-    half.replace(path)
-    return path
+    """Writes `summary.md` into `folder` and returns its path."""
+    return save(folder / "summary.md", text(view(run)).encode())
 
 
 def text(shown: View) -> str:

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from harness.types import Run
+from reports import save
 from reports.build import view
 from reports.charts import draw
 from reports.view import View
@@ -19,24 +20,22 @@ TEMPLATE = Path(__file__).parent / "templates" / "report.typ"
 
 
 def write(run: Run, folder: Path) -> Path:
-    """Writes `report.pdf` into `folder` and returns its path; a reader never sees half a file."""
-    path = folder / "report.pdf"
-    half = path.with_suffix(".pdf.part")
-    half.write_bytes(typeset(view(run)))
-    half.replace(path)
-    return path
+    """Writes `report.pdf` into `folder` and returns its path."""
+    shown = view(run)
+    return save(folder / "report.pdf", typeset(data(shown), shown.stamp))
 
 
-def typeset(shown: View) -> bytes:
-    """The PDF. Its date is the time the run finished, so the same run gives the same bytes."""
+def typeset(report: str, stamp: int) -> bytes:
+    """The PDF of `data`. Its date is the time the run finished, so the same run gives the same bytes."""
     import typst
 
     made: bytes = typst.compile(
         TEMPLATE.read_bytes(),
         format="pdf",
         ignore_system_fonts=True,
-        sys_inputs={"report": data(shown)},
-        timestamp=shown.stamp,
+        sys_inputs={"report": report},
+        timestamp=stamp,
+        pdf_standards="ua-1",  # tagged, with alternative texts: readable aloud
     )
     return made
 

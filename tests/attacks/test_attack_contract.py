@@ -47,7 +47,7 @@ def test_the_class_bears_the_name_of_its_row(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_docstring_opens_with_one_sentence_for_the_listing(name):
-    assert 10 < len(registry.summary("attack", name)) <= 120
+    assert 10 < len(registry.summary("attack", name)) <= 95
 
 
 @pytest.mark.parametrize("request_kind", REQUESTS)
