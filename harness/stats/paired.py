@@ -13,7 +13,8 @@ from statistics import NormalDist
 
 from harness.stats.intervals import Interval, normal_quantile
 
-GRID = 100  # steps to one unit: the exact test adds graded scores as whole numbers
+FINE = 7  # the exact test adds whole numbers: graded scores in steps of about 2**-7 of a typical one
+LARGE = 5000  # pairs from which the normal approximation of the power is used
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,12 @@ def sign_flip(pairs: Pairs) -> float:
     """
     import numpy as np
 
-    totals = [round(math.fsum(group) * GRID) for group in pairs.groups]
+    sums = [math.fsum(group) for group in pairs.groups]
+    typical = math.fsum(map(abs, sums)) / len(sums)
+    if not typical:
+        return 1.0
+    step = 2.0 ** (max(0, math.ceil(math.log2(typical))) - FINE)
+    totals = [round(x / step) for x in sums]
     unit = math.gcd(*totals)
     if not unit:
         return 1.0
@@ -153,9 +159,14 @@ def power_rise(n: int, rise: float, discordant: float, alpha: float) -> float:
 
 def pairs_for_rise(rise: float, discordant: float, alpha: float = 0.05, power: float = 0.8) -> int:
     """Pairs with which a true `rise` is found with this power, when `discordant` of the pairs differ."""
-    if not 0 < rise <= discordant <= 1:
+    if not 0 < rise <= discordant * (1 + 1e-9) <= 1 + 1e-9:
         raise ValueError("needs 0 < rise <= discordant <= 1")
-    return _smallest(lambda n: power_rise(n, rise, discordant, alpha) >= power)
+    quantile = NormalDist().inv_cdf
+    spread = quantile(1 - alpha) * math.sqrt(discordant) + quantile(power) * math.sqrt(
+        max(discordant - rise * rise, 0.0)
+    )
+    about = math.ceil((spread / rise) ** 2)  # Connor 1987
+    return about if about > LARGE else _smallest(lambda n: power_rise(n, rise, discordant, alpha) >= power)
 
 
 def pairs_for_margin(
