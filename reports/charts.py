@@ -58,7 +58,8 @@ def draw(figure: Figure, *, width: float | None = None, sans: bool = False) -> s
         _DRAW[figure.kind](axes, figure)
         _key(axes, figure, width)
         canvas.savefig(out, format="svg", metadata={"Date": None})
-    return _slim(out.getvalue().decode(), figure.alt)
+    drawn = out.getvalue().decode().replace("'STIXGeneral'", "'Libertinus Serif'")
+    return _slim(drawn, figure.alt)
 
 
 def _slim(svg: str, alt: str) -> str:
@@ -128,9 +129,9 @@ def _key(axes: Axes, figure: Figure, width: float) -> None:
 
 
 def _key_columns(figure: Figure, width: float) -> int:
-    """How many names of the key fit side by side, at some twelve letters an inch."""
+    """How many names of the key fit side by side, at some thirteen letters an inch."""
     longest = max(len(series.name) for series in figure.series)
-    return min(len(figure.series), max(1, int(width * 11 / (longest + 5))))
+    return min(len(figure.series), max(1, int(width * 13 / (longest + 4))))
 
 
 def _colour(series: Series) -> str:

@@ -6,6 +6,7 @@ All that comes from a run travels as JSON in `sys.inputs` and is shown as text; 
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +17,8 @@ from reports.build import view
 from reports.charts import draw
 from reports.view import View
 
+# What typst's own fonts can not draw is shown by its number: fonts of the machine would make it differ by machine.
+_FOREIGN = re.compile(r"[^\n -\u04ff\u1e00-\u1fff\u2010-\u2040\u20a0-\u20bf\u2190-\u22ff\u2500-\u25ff\ufffd]")
 TEMPLATE = Path(__file__).parent / "templates" / "report.typ"
 
 
@@ -50,4 +53,4 @@ def data(shown: View) -> str:
         ]
     when = datetime.fromtimestamp(shown.stamp, UTC)
     tree["date"] = f"{when.day} {when:%B %Y}" if shown.stamp else ""
-    return json.dumps(tree)
+    return _FOREIGN.sub(lambda found: f"\\\\u{ord(found[0]):04x}", json.dumps(tree, ensure_ascii=False))

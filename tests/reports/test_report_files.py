@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import io
+import json
 import re
+import unicodedata
+from dataclasses import replace
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -55,6 +59,23 @@ def test_the_pdf_is_a4_holds_the_numbers_and_is_the_same_each_time(one: Run) -> 
     assert all(number in tables for number in ("96.9%", "[89.3, 99.1]", "[64.1, 65.6]", "jailbreakchat"))
 
 
+def test_letters_that_no_embedded_font_has_are_shown_by_number() -> None:
+    run = RUNS["unscored"]()
+    named = tuple(replace(m, group={**m.group, "model": "日本 🙂"}) for m in run.metrics)
+    report = pdf.data(view(replace(run, info={}, records=(), metrics=named)))
+    assert json.loads(report)["title"] == "\\u65e5\\u672c \\u1f642"
+    assert pdf.typeset(report, 0).startswith(b"%PDF")
+
+
+def test_every_letter_that_is_let_through_can_be_drawn() -> None:
+    hidden = {"Cc", "Cf", "Cs", "Co", "Cn"}
+    letters = "".join(chr(i) for i in range(32, 0x10000) if unicodedata.category(chr(i)) not in hidden)
+    report = json.loads(pdf.data(view(RUNS["empty"]())))
+    kept = pdf._FOREIGN.sub("", letters)
+    assert len(kept) > 2000
+    assert pdf.typeset(json.dumps({**report, "title": kept}), 0).startswith(b"%PDF")  # a letter no font has is an error
+
+
 @pytest.mark.parametrize("name", ["partial", "unscored", "empty", "hostile"])
 def test_files_of_any_run_are_written_whole_and_alone(name: str, tmp_path: Path) -> None:
     for module in (pdf, html, markdown) if name != "hostile" else (pdf, markdown):
@@ -81,6 +102,16 @@ def test_markdown_shows_strings_as_they_are(hostile: Run) -> None:
     shown = Tags(MarkdownIt("commonmark", {"html": True}).enable("table").render(source))
     assert shown.tags <= {"h1", "h2", "h3", "p", "ul", "li", "strong", "table", "thead", "tbody", "tr", "th", "td"}
     assert shown.names <= {"style"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["[1.0, 2.0](http://x.y)", "_a_ b_c", "@someone", "<i>", "![x](y)", "[1.0]: /x", "&lt;", "a|b", "`c`", "#12"],
+)
+def test_a_name_stays_a_name_in_markdown(name: str) -> None:
+    shown = MarkdownIt("commonmark", {"html": True, "linkify": False}).render(f"x {markdown.escape(name)} y")
+    plain = unescape(shown.replace("\N{WORD JOINER}", ""))
+    assert plain == f"<p>x {name} y</p>\n"
 
 
 def test_markdown_tables_keep_their_columns(hostile: Run) -> None:
