@@ -21,6 +21,7 @@ _WORK = 1_000_000  # characters the parsed reader may put together before it giv
 _PASSES = frozenset({"str", "list", "tuple", "sorted", "reversed", "enumerate", "zip", "deque", "dedent", "iter"})
 
 _FENCED = re.compile(r"^[ \t]*```[^\n`]*\n(.*?)(?:^[ \t]*```|\Z)", re.DOTALL | re.MULTILINE)
+_HOLLOW = re.compile(r"[\W\d_]*(?:(?:step|paragraph|item)[\W\d_]*)?", re.IGNORECASE)  # "", "...", "Step 1:"
 _ADDS = frozenset({"append", "appendleft", "extend", "insert", "push_back", "emplace_back", "push", "add"})
 
 
@@ -29,7 +30,7 @@ def read_back(text: str, language: Language, *, otherwise: str | None = None) ->
     looked_at = text[:LIMIT]
     for blocks in (_FENCED.findall(looked_at), [re.sub(r"```\w*", " ", looked_at)]):
         items = [item.strip() for block in blocks for item in _items(block, language)]
-        if kept := dict.fromkeys(item for item in items if item and item != "..."):
+        if kept := dict.fromkeys(item for item in items if not _HOLLOW.fullmatch(item)):
             # Escapes can spell half a character; through UTF-16 two halves meet and a lone one is replaced.
             return "\n".join(kept).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return text if otherwise is None else otherwise
