@@ -95,8 +95,8 @@ class _Parsed(ast.NodeVisitor):
         self._add(_name(target), values)
 
     def _add(self, name: str, values: list[str]) -> None:
-        self.known[name] = [*self.known.get(name, []), *values]
-        self._spend(self.known[name])
+        self._spend(values)
+        self.known.setdefault(name, []).extend(values)
         if _is_output(name):
             self.found += values
 
@@ -271,7 +271,7 @@ def _collected(tokens: list[_Token], at: int, depth: int) -> tuple[int, list[str
         if kind == "string":
             items[-1:] = [items[-1] + text] if glue else [*items[-1:], text]
             glue = True
-        elif glue and kind == "word" and text not in _JOINING:
+        elif glue and kind == "word" and tokens[at - 1].kind != "newline" and text not in _JOINING:
             items[-1] += f" {text}"  # a quotation in the string whose quotes were not escaped
         elif kind == "newline":
             continued = depth > 0 or tokens[at - 1].text in ("=", "+", "+=", ":=", "<<", "\\")

@@ -142,6 +142,12 @@ def test_reading_runs_nothing(tmp_path):
     assert not victim.exists()
 
 
+def test_a_long_list_of_long_items_is_followed_to_its_end():
+    items = [f"{i} " + "word " * 20 for i in range(250)]  # 250 items of 100 characters
+    text = "\n".join(f"s = {item!r}\noutput_list.append(s)" for item in items)
+    assert read_back(text, "python").count("\n") == 249
+
+
 HOSTILE = {
     "deep brackets": "output_list = " + "[" * 50_000,
     "deep unary": "output_list = " + "-" * 90_000 + "1",
