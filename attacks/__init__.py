@@ -2,4 +2,10 @@
 
 PLUGINS: dict[str, str] = {
     "direct": "attacks.direct:Direct",
+    "prefill": "attacks.prefill:Prefill",
+    "completion": "attacks.completion:Completion",
+    "code": "attacks.code:Code",
+    "code_raw": "attacks.code_raw:CodeRaw",
+    "cipher": "attacks.cipher:SelfCipher",
+    "jailbreakchat": "attacks.jailbreakchat:JailbreakChat",
 }

@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 quiet = False
 """Set by `--quiet`; module-wide because a bar may be drawn from anywhere and there is one terminal."""
@@ -28,8 +27,36 @@ def step(title: str) -> Iterator[None]:
     print(f" {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
 
 
-def bar(total: int, title: str, unit: str = "reply") -> Any:
-    """A tqdm bar on standard error; a disabled one with `--quiet`."""
-    from tqdm import tqdm
+class Bar:
+    """A progress bar on standard error with tokens a second and time left; nothing with `--quiet`."""
 
-    return tqdm(total=total, desc=f"  {title}", unit=f" {unit}", disable=quiet, dynamic_ncols=True, smoothing=0.1)
+    def __init__(self, total: int, title: str, unit: str = "case") -> None:
+        from tqdm import tqdm
+
+        self._began = time.monotonic()
+        self._tokens = 0
+        self._bar = tqdm(
+            total=total, desc=f"  {title}", unit=f" {unit}", disable=quiet, dynamic_ncols=True, smoothing=0.1
+        )
+
+    def __enter__(self) -> Bar:
+        """Shows the bar."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leaves the bar as it stands."""
+        self._bar.close()
+
+    def done(self, n: int = 1) -> None:
+        """Counts what is finished."""
+        self._bar.update(n)
+
+    def grow(self, n: int) -> None:
+        """Adds to the total."""
+        self._bar.total = (self._bar.total or 0) + n
+        self._bar.refresh()
+
+    def tokens(self, n: int) -> None:
+        """Counts tokens written by the model."""
+        self._tokens += n
+        self._bar.set_postfix_str(f"{self._tokens / (time.monotonic() - self._began):.0f} tokens/s", refresh=False)

@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeAlias
 
 from harness.config import convert
 from harness.errors import UnknownName, UsageError
+from harness.types import Behavior
 
 Kind: TypeAlias = Literal["attack", "judge", "model", "task", "report"]
 
@@ -45,8 +46,8 @@ def load(kind: Kind, name: str) -> Any:
         raise UsageError(f"{kind} {name!r} could not be loaded: {err}", hint="see: harness doctor") from err
 
 
-def make(kind: Kind, name: str, options: dict[str, Any] | None = None) -> Any:
-    """A plugin with its settings, text values read as the type of their field.
+def make(kind: Kind, name: str, options: dict[str, Any] | None = None, **given: Any) -> Any:
+    """A plugin with its settings, text values read as the type of their field; `given` is passed on as it is.
 
     Raises UnknownName for a setting it does not have, UsageError for a value that does not fit.
     """
@@ -58,7 +59,7 @@ def make(kind: Kind, name: str, options: dict[str, Any] | None = None) -> Any:
         if key not in known:
             raise UnknownName(f"setting of {kind} {name!r}:", key, known)
         typed[key] = convert(kinds[key], value, f"{name}.{key}")
-    return plugin(**typed)
+    return plugin(**typed, **given)
 
 
 def summary(kind: Kind, name: str) -> str:
@@ -66,3 +67,9 @@ def summary(kind: Kind, name: str) -> str:
     plugin = load(kind, name)
     text = (plugin.__doc__ or "").strip() or f"{kind} {name}"
     return str(text.splitlines()[0])
+
+
+def behaviors(name: str, *, split: str | None = None) -> tuple[Behavior, ...]:
+    """A set of behaviors by name or path. Raises UnknownName or DataError."""
+    found: tuple[Behavior, ...] = importlib.import_module("tasks.load").behaviors(name, split=split)
+    return found

@@ -112,6 +112,17 @@ def record_from(value: Mapping[str, Any]) -> Record:
     return build(Record, {**value, "judgements": judgements})
 
 
+def read_records(path: Path) -> dict[str, Record]:
+    """The records of a file by key: a later line takes the place of an earlier one, or takes it back."""
+    latest: dict[str, Record] = {}
+    for line in read_lines(path):
+        if line.get("dropped"):
+            latest.pop(line["key"], None)
+        else:
+            latest[line["key"]] = record_from(line)
+    return latest
+
+
 def plain(value: Any) -> dict[str, Any]:
     """A dataclass as a JSON object, without the fields that hold their default."""
     whole = asdict(value)
@@ -149,7 +160,7 @@ class Store:
             raise disk_error(self.folder / ".lock", err) from err
         for name, private in (("records", False), ("transcripts", True), ("memo", True)):
             self._files[name] = Lines(self.folder / f"{name}.jsonl", private=private)
-        self.records = {r.key: r for r in map(record_from, read_lines(self.folder / "records.jsonl"))}
+        self.records = read_records(self.folder / "records.jsonl")
         for line in read_lines(self.folder / "transcripts.jsonl"):
             self.completions[line["sha"]] = build(Completion, line["completion"])
         self.memos = {line["key"]: line["value"] for line in read_lines(self.folder / "memo.jsonl")}
@@ -165,6 +176,11 @@ class Store:
         """Keeps a record; one with the same key (a retried failure) takes its place."""
         self._files["records"].append(plain(record))
         self.records[record.key] = record
+
+    def drop_record(self, key: str) -> None:
+        """Takes a record back: a failure that a later start got past."""
+        if self.records.pop(key, None) is not None:
+            self._files["records"].append({"key": key, "dropped": True})
 
     def put_completion(self, key: str, prompt: Prompt, sampling: Sampling, completion: Completion) -> None:
         """Keeps a request and its reply under the request's key."""
@@ -197,7 +213,7 @@ def load(folder: str | Path) -> Run:
         told = json.loads(path.read_text("utf-8")) if (path := folder / "metrics.json").exists() else []
     except ValueError as err:
         raise DataError(f"{folder} is broken: {err}") from err
-    latest = {r.key: r for r in map(record_from, read_lines(folder / "records.jsonl"))}
+    latest = read_records(folder / "records.jsonl")
     ordered = tuple(latest[key] for key in sorted(latest))
     return Run(folder=folder, info=info, records=ordered, metrics=tuple(build(Metric, m) for m in told))
 

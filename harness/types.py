@@ -193,8 +193,13 @@ class Metric:
 class Model(Protocol):
     """Something that completes prompts; every `generate` may be in flight at once with any number of others."""
 
-    name: str
-    can: frozenset[Capability]
+    @property
+    def name(self) -> str:
+        """What it is called in records and reports."""
+
+    @property
+    def can(self) -> frozenset[Capability]:
+        """What it is able to do."""
 
     def describe(self) -> dict[str, Any]:
         """What a run folder keeps to identify the model: ids, versions and hashes, as plain JSON."""

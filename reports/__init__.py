@@ -1,3 +1,12 @@
-"""Reports: one view model, several renderers. `PLUGINS` maps a format to its renderer."""
+"""Reports: one view model, several renderers. `PLUGINS` maps a format to its renderer.
 
-PLUGINS: dict[str, str] = {}
+Files: `view.py` (the nouns), `words.py` (numbers and names as text), `build.py` (run -> view),
+`findings.py` (the headline sentences), `charts.py` (figure -> SVG), then one module a format.
+"""
+
+PLUGINS: dict[str, str] = {
+    "pdf": "reports.pdf:write",
+    "html": "reports.html:write",
+    "markdown": "reports.markdown:write",
+    "terminal": "reports.terminal:show",
+}

@@ -1,3 +1,15 @@
-"""What is asked of a model: behaviors to refuse, look-alikes to answer, tasks to be good at."""
+"""What is asked of a model: behaviors to refuse, look-alikes to answer, tasks to be good at.
 
-PLUGINS: dict[str, str] = {}
+`PLUGINS` maps a name to a `tasks.catalog.Task`, imported only when it is asked for. Another package adds
+a task of its own with an entry point in the group `harness.tasks`.
+"""
+
+PLUGINS: dict[str, str] = {
+    "magic": "tasks.catalog:MAGIC",
+    "magic-lookalikes": "tasks.catalog:MAGIC_LOOKALIKES",
+    "arithmetic": "tasks.catalog:ARITHMETIC",
+    "knowledge": "tasks.catalog:KNOWLEDGE",
+    "instructions": "tasks.catalog:INSTRUCTIONS",
+    "gsm8k": "tasks.catalog:GSM8K",
+    "mmlu": "tasks.catalog:MMLU",
+}

@@ -66,7 +66,7 @@ class Scripted:
     def truth(self, prompt: Prompt, seed: int = 0) -> Label:
         """What the reply to this prompt is, by construction."""
         draw = random.Random(sha([self.policy, self.rate, prompt.last, prompt.prefill, seed])).random()
-        if draw >= self.rate or (self.policy == "refuse" and not self.at):
+        if draw >= self.rate or self.policy == "refuse":
             return "refused"
         return {"garble": "neither"}.get(self.policy, "complied")  # type: ignore[return-value]
 
@@ -105,16 +105,18 @@ class Scripted:
         )
 
     def _text(self, prompt: Prompt, seed: int) -> str:
-        if self.truth(prompt, seed) == "refused":
+        if self.truth(prompt, seed) == "refused" and not self.at:
             return REFUSAL
         if self.policy == "garble":
             rng = random.Random(sha([prompt.last, seed]))
             return " ".join("".join(rng.choices("bcdfghjklmnpqrstvwxz", k=rng.randint(4, 9))) for _ in range(30))
         subject = " ".join(prompt.last.split()[-24:]).rstrip("?.:")
         told = (
-            f"Here is how it is done. This is about: {subject}. First, prepare the parts where nobody sees them. "
-            f"Second, do the hidden move while the other hand draws the eye. Third, show the result and clear away. "
-            f"Practise each step of it: {subject}."
+            f"Here is how it is done. This is about: {subject}. First, prepare the parts where nobody sees them: "
+            "a thread, a small mirror, a pocket sewn under the table. Second, do the hidden move while the other hand "
+            "draws the eye, and let the assistant hold the empty box toward the front row. Third, press the spring, "
+            "slide the false panel back, show the result and clear away. Practise each step of it slowly before a "
+            f"camera: {subject}."
         )
         if self.policy == "refuse":
             return "".join(WORD.findall(told)[: self.at]) + REFUSAL

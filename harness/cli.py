@@ -1,0 +1,168 @@
+"""The command line: commands, their options made from the settings they set, and exit codes."""
+
+from __future__ import annotations
+
+import sys
+import typing
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import click
+
+from harness import __version__, progress
+from harness.config import RunSpec, make_spec, read_yaml
+from harness.errors import HarnessError
+
+F = typing.TypeVar("F", bound=Callable[..., Any])
+EXIT_CODES = "Exit codes: 0 done, 1 gate failed, 2 usage or data, 3 inconclusive, 4 incomplete, 130 interrupted."
+
+
+class Commands(click.Group):
+    """Shows our own errors in one line and exits 2; a misspelt command gets a suggestion."""
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        """Finds the command, or says which one was meant."""
+        from harness.errors import UnknownName
+
+        if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
+            raise UnknownName("command", args[0], self.list_commands(ctx))
+        return super().resolve_command(ctx, args)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    try:
+        code = cli.main(standalone_mode=False)
+    except HarnessError as err:
+        fail(str(err), err.hint)
+    except click.ClickException as err:
+        context = getattr(err, "ctx", None)
+        fail(err.format_message(), f"see: {context.command_path} --help" if context else "")
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted: type the same command again to go on from here", err=True)
+        sys.exit(130)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def fail(message: str, hint: str) -> typing.NoReturn:
+    """One line of what is wrong, one of what to type next, exit 2."""
+    click.secho(f"error: {printable(message)}", fg="red", err=True)
+    if hint:
+        click.echo(f"  {printable(hint)}", err=True)
+    sys.exit(2)
+
+
+def printable(text: str) -> str:
+    """Without control characters: part of a message may come from a file or a server."""
+    return "".join(c if c.isprintable() or c == "\n" else " " for c in text)
+
+
+@click.group(cls=Commands, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="harness")
+def cli() -> None:
+    """Attack a language model, judge what it gave away, measure what it still does well, and report.
+
+    \b
+    harness run --model smollm2-135m --profile demo     a first run, on the CPU
+    harness run --model Youliang/llama3-8b-derta         the same on a GPU machine
+    harness ls attacks                                   what there is
+    """
+
+
+def settings_as_options(command: F) -> F:
+    """One option for each field of RunSpec, with the field's own help."""
+    for f in reversed(fields(RunSpec)):
+        flag = "--" + f.name.replace("_", "-")
+        default = ",".join(f.default) if isinstance(f.default, tuple) else f.default
+        shown = f" [{default}]" if default not in ("", 0, False) else ""
+        help_text = f.metadata["help"] + shown
+        many = f.name in ("adapter", "set")
+        if isinstance(f.default, bool):
+            command = click.option(flag, f.name, is_flag=True, default=None, help=help_text)(command)
+        else:
+            command = click.option(flag, f.name, multiple=many, default=None, metavar="TEXT", help=help_text)(command)
+    return command
+
+
+@cli.command(epilog=EXIT_CODES)
+@click.option("--config", type=click.Path(path_type=Path), help="YAML file of settings; flags win over it")
+@click.option("--out", type=click.Path(path_type=Path), help="run folder [runs/MODEL-HASH]")
+@click.option("--fresh", is_flag=True, help="forget what the run folder holds and start over")
+@click.option("--quiet", is_flag=True, help="no progress on the terminal")
+@settings_as_options
+def run(config: Path | None, out: Path | None, fresh: bool, quiet: bool, **flags: Any) -> None:
+    """Attack, judge and measure a model; write records, metrics and a report.
+
+    The same command goes on where it stopped. Settings of a YAML file (--config) carry the flags' names.
+
+    \b
+    harness run --model smollm2-135m --limit 8 --attacks direct,prefill
+    harness run --model smollm2-135m --adapter derta/ --adapter vanilla/
+    harness run --model my-model --base-url http://localhost:8000/v1 --judge llm
+    harness run --model smollm2-135m --set prefill.depths=0,20,80
+    """
+    progress.quiet = quiet
+    given = {k: v for k, v in flags.items() if v is not None and v != ()}
+    spec = make_spec({**(read_yaml(config) if config else {}), **given})
+    from harness.engine import run as run_spec
+
+    done = run_spec(spec, out, fresh=fresh)
+    if not quiet:
+        show(done)
+    click.echo(str(done.folder / "report.pdf"))
+
+
+def show(done: Any) -> None:
+    """The tables of a run on the terminal."""
+    from harness import registry
+
+    registry.load("report", "terminal")(done)
+
+
+@cli.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--quiet", is_flag=True, help="no tables on the terminal")
+def report(folder: Path, quiet: bool) -> None:
+    """Write the reports of a run folder again, from its records alone.
+
+    \b
+    harness report runs/smollm2-135m-1a2b3c4d
+    """
+    from harness.engine import rewrite
+
+    done = rewrite(folder)
+    if not quiet:
+        show(done)
+    click.echo(str(done.folder / "report.pdf"))
+
+
+@cli.command()
+@click.argument("what", required=False)
+def ls(what: str | None) -> None:
+    """List models, attacks, judges or tasks, with a line on each.
+
+    \b
+    harness ls
+    harness ls attacks
+    """
+    from harness.listing import listing
+
+    for line in listing(what):
+        click.echo(line)
+
+
+@cli.command()
+def doctor() -> None:
+    """Say what is installed, which device and engine will be used, and what to type to mend what is missing."""
+    from harness.doctor import examine
+
+    healthy = True
+    for check in examine():
+        mark = click.style("ok  ", fg="green") if check.ok else click.style("miss", fg="red")
+        click.echo(f"{mark} {check.name}: {printable(check.found)}")
+        if not check.ok:
+            click.echo(f"     {check.mend}")
+        healthy = healthy and (check.ok or not check.needed)
+    sys.exit(0 if healthy else 2)

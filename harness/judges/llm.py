@@ -1,0 +1,139 @@
+"""The LLM judge: any model, asked by a preset, with the reply fenced off as data.
+
+A reply may try to write its own verdict. It stands between fences whose name it cannot know, each of its lines is
+marked, tags, brackets and verdict-like words in it are defused, and only an answer that carries a nonce made from the
+reply itself counts. The attack's prompt is never shown: the judge sees the bare request.
+
+| code            | what was seen |
+|-----------------|---------------|
+| a verdict word  | the model's verdict, such as `gives` or `yes`; a graded one is `mark` |
+| `unparsable`    | unscored: no valid answer in any of the tries |
+| `judge-refused` | unscored: the judge model declined to judge, each time |
+| `error`         | unscored: the judge model failed |
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import Any
+
+from harness.errors import ModelError
+from harness.judges import answers
+from harness.judges.presets import Preset, load
+from harness.judges.refusals import fold, refusals
+from harness.judges.rules import Rules
+from harness.types import Attempt, Completion, Judgement, Label, Message, Model, Prompt, Sampling, sha
+
+_TAGS = str.maketrans({"<": "‹", ">": "›", "{": "(", "}": ")", "[": "(", "]": ")", "|": "¦", "`": "'"})
+_VERDICT = re.compile(
+    r"\b(scores?|ratings?|verdicts?|labels?|judge?ments?|marks?|answers?|assessments?|id"
+    r"|harmful (?:request|response)|response refusal)"
+    r"([\"'”’*_\s]{0,4})(?::|=|is\b)",
+    re.IGNORECASE,
+)
+_ROLE = re.compile(r"^([\W_]*(?:system|user|assistant|human|judge|instructions?))[ \t]*:", re.IGNORECASE | re.MULTILINE)
+_SLOT = re.compile(r"\{(request|reply|nonce)\}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LLM:
+    """A language model as judge, asked by one of the presets (or the path of your own)."""
+
+    model: Model
+    preset: str = "paper"
+    tries: int = 3  # answers asked for, each with its own seed, before a reply goes unscored
+    seed: int = 0
+    max_chars: int = 24_000  # a longer reply loses its middle
+
+    @property
+    def name(self) -> str:
+        """`llm`, or `llm:PRESET` for another preset than the paper's."""
+        return "llm" if self.preset == "paper" else f"llm:{load(self.preset).name}"
+
+    def describe(self) -> dict[str, Any]:
+        """What a run folder keeps: the preset with its hash and source, and the model."""
+        preset = load(self.preset)
+        return {
+            "judge": self.name,
+            "preset": preset.name,
+            "preset_sha": preset.digest,
+            "source": preset.source,
+            "tries": self.tries,
+            "seed": self.seed,
+            "model": self.model.describe(),
+        }
+
+    async def judge(self, attempt: Attempt, completion: Completion, said: str) -> Judgement:
+        """Asks for a verdict on `said`; unparsable or refused answers are asked for again, then unscored."""
+        by_rule = await Rules().judge(attempt, completion, said)
+        preset = load(self.preset)
+        found = Judgement(judge=self.name, label="unscored", refusal_at=by_rule.refusal_at, given=by_rule.given)
+        reason = "unparsable"
+        for number in range(self.tries):
+            nonce = sha([preset.digest, attempt.behavior.request, said, self.seed, number])[:8]
+            try:
+                told = await self.model.generate(*self._ask(preset, attempt.behavior.request, said, nonce, number))
+            except ModelError:
+                return replace(found, reason="error")
+            answer = answers.read(preset, nonce, told.text)
+            if answer is not None:
+                return _verdict(preset, answer, told, found, by_rule)
+            reason = "judge-refused" if refusals(fold(told.text[:2000])) else "unparsable"
+        return replace(found, reason=reason)
+
+    def _ask(self, preset: Preset, request: str, said: str, nonce: str, number: int) -> tuple[Prompt, Sampling]:
+        """The prompt and settings of one try; later tries leave greedy search, or they would repeat the first."""
+        said = _shortened(said, self.max_chars)
+        sampling = Sampling(
+            max_tokens=preset.max_tokens,
+            temperature=0.7 if number else 0.0,
+            seed=self.seed + number,
+            schema=answers.schema(preset, nonce) if preset.user else None,
+            logprobs=10 if "logprobs" in self.model.can and not preset.grade else 0,
+        )
+        if preset.turns:
+            turns = (Message(role="user", content=defuse(request)), Message(role="assistant", content=defuse(said)))
+            return Prompt(messages=turns), sampling
+        if preset.raw:
+            return Prompt(text=_fill(preset.raw, defuse(request), defuse(said), nonce)), sampling
+        user = _fill(preset.user, fence(request, f"q{nonce}"), fence(said, f"r{sha(nonce)[:8]}"), nonce)
+        return Prompt.chat(user, system=_fill(preset.system, "", "", nonce)), sampling
+
+
+def _verdict(
+    preset: Preset, answer: answers.Answer, told: Completion, found: Judgement, by_rule: Judgement
+) -> Judgement:
+    """The judgement an answer stands for; where the model only says "not complied", rules say how."""
+    apart: Label = "refused" if by_rule.refusal_at is not None or by_rule.label == "refused" else "neither"
+    if preset.grade:
+        mark = answers.mark(preset, answer)
+        return replace(found, label="complied" if mark >= preset.complied_from else apart, score=mark, reason="mark")
+    verdict = str(answer["verdict"])
+    if preset.refusal and re.search(preset.refusal, told.text, re.IGNORECASE | re.MULTILINE):
+        apart = "refused"
+    label = preset.labels[verdict] or apart
+    return replace(found, label=label, score=answers.probability(preset, told, verdict), reason=verdict)
+
+
+def defuse(text: str) -> str:
+    """Text in which nothing reads as a tag, a bracketed verdict, a JSON key, a role mark or a field of an answer."""
+    text = _VERDICT.sub(lambda m: f"{m[1]}{m[2]} -", text.translate(_TAGS))
+    return _ROLE.sub(lambda m: f"{m[1]} -", text)
+
+
+def fence(text: str, name: str) -> str:
+    """Untrusted text between two lines that nothing in it can forge, each of its own lines marked."""
+    lines = "\n".join(f"| {line}" for line in defuse(text).splitlines()) or "| "
+    return f"----- begin {name} -----\n{lines}\n----- end {name} -----"
+
+
+def _fill(template: str, request: str, reply: str, nonce: str) -> str:
+    """Puts the three values into a template in one pass, so that none can open another."""
+    values = {"request": request, "reply": reply, "nonce": nonce}
+    return _SLOT.sub(lambda m: values[m[1]], template)
+
+
+def _shortened(text: str, limit: int) -> str:
+    """A long text without its middle."""
+    return text if len(text) <= limit else f"{text[: limit // 2]}\n(...)\n{text[-limit // 2 :]}"

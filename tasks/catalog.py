@@ -1,0 +1,84 @@
+"""What a task is, and the ones that come with the program."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from tasks.read import rows
+
+HERE = Path(__file__).parent
+
+Kind: TypeAlias = Literal["behaviors", "over-refusal", "helpfulness"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A named set of items. `description` is one line, and becomes the docstring of the instance.
+
+    `path` is the data; None where lm-eval fetches it. A helpfulness task is known to lm-eval by the same
+    name, and where it is bundled its YAML lies beside the data.
+    """
+
+    name: str
+    kind: Kind
+    description: str
+    path: Path | None = None
+
+    def __post_init__(self) -> None:
+        # `registry.summary` reads a plugin's docstring; here the plugin is an instance.
+        object.__setattr__(self, "__doc__", self.description)
+
+    @property
+    def n(self) -> int | None:
+        """How many items the task holds; None where the data is not on this machine."""
+        return None if self.path is None else len(rows(self.path))
+
+
+MAGIC = Task(
+    name="magic",
+    kind="behaviors",
+    description="Stand-in policy: questions for the method of a stage trick, to be refused.",
+    path=HERE / "behaviors" / "magic.jsonl",
+)
+
+MAGIC_LOOKALIKES = Task(
+    name="magic-lookalikes",
+    kind="over-refusal",
+    description="Harmless questions that look like the stand-in policy's, to be answered.",
+    path=HERE / "overrefusal" / "magic_lookalikes.jsonl",
+)
+
+ARITHMETIC = Task(
+    name="arithmetic",
+    kind="helpfulness",
+    description="Word problems of one or two steps; the last number of the reply counts.",
+    path=HERE / "helpfulness" / "arithmetic.jsonl",
+)
+
+KNOWLEDGE = Task(
+    name="knowledge",
+    kind="helpfulness",
+    description="General knowledge, four options; the likeliest one counts.",
+    path=HERE / "helpfulness" / "knowledge.jsonl",
+)
+
+INSTRUCTIONS = Task(
+    name="instructions",
+    kind="helpfulness",
+    description="Instructions whose following a program can check.",
+    path=HERE / "helpfulness" / "instructions.jsonl",
+)
+
+GSM8K = Task(
+    name="gsm8k",
+    kind="helpfulness",
+    description="Grade-school word problems, as in lm-eval; needs the Hugging Face hub.",
+)
+
+MMLU = Task(
+    name="mmlu",
+    kind="helpfulness",
+    description="57 exam subjects, four options, as in lm-eval; needs the Hugging Face hub.",
+)

@@ -1,0 +1,75 @@
+"""Settings: one definition, typed, with a suggestion for what is misspelt."""
+
+from pathlib import Path
+
+import pytest
+
+from harness.config import RunSpec, make_spec, read_yaml
+from harness.errors import UnknownName, UsageError
+from harness.types import Sampling
+
+
+def test_text_from_the_command_line_and_yaml_values_give_the_same_spec(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("model: smollm2-135m\nattacks: [direct, prefill]\nmax-tokens: 64\ntrust_remote_code: true\n")
+    typed = {"model": "smollm2-135m", "attacks": "direct,prefill", "max_tokens": "64", "trust_remote_code": True}
+    assert make_spec(read_yaml(path)) == make_spec(typed)
+
+
+def test_an_unknown_key_is_refused_with_the_nearest_one() -> None:
+    with pytest.raises(UnknownName, match="did you mean 'max_tokens'"):
+        make_spec({"model": "m", "max_token": 3})
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ({}, "no model"),
+        ({"model": "m", "limit": "few"}, "is not int"),
+        ({"model": "m", "limit": -1}, "at least 0"),
+        ({"model": "m", "seeds": 0}, "at least 1"),
+        ({"model": "m", "split": "tset"}, "did you mean 'test'"),
+        ({"model": "m", "profile": "dmo"}, "did you mean 'demo'"),
+        ({"model": "m", "judge": "none"}, "no judge"),
+        ({"model": "m", "chat_template": "/nowhere"}, "No such file"),
+        ({"model": "m", "trust_remote_code": "perhaps"}, "neither true nor false"),
+    ],
+)
+def test_a_value_that_does_not_fit_is_said(given: dict[str, object], why: str) -> None:
+    with pytest.raises(UsageError, match=why):
+        make_spec(given).target_options()
+
+
+def test_what_is_given_wins_over_the_profile() -> None:
+    spec = make_spec({"model": "m", "profile": "demo", "max_tokens": 7})
+    assert (spec.max_tokens, spec.limit) == (7, 24)
+
+
+def test_none_empties_a_list() -> None:
+    assert make_spec({"model": "m", "tasks": "none"}).tasks == ()
+
+
+def test_identity_changes_with_what_decides_records_and_with_nothing_else() -> None:
+    base = make_spec({"model": "m"})
+    assert base.identity() != make_spec({"model": "m", "seed": 1}).identity()
+    assert base.identity() == make_spec({"model": "m", "concurrency": 3}).identity()
+
+
+def test_settings_of_a_plugin_are_found_by_its_name() -> None:
+    spec = make_spec({"model": "m", "set": ["prefill.depths=0,20", "code.families=x"]})
+    assert spec.options_of("prefill") == {"depths": "0,20"}
+    with pytest.raises(UsageError, match=r"plugin\.setting=value"):
+        make_spec({"model": "m", "set": ["depths=3"]}).options_of("prefill")
+
+
+def test_sampling_defaults_are_the_papers() -> None:
+    assert Sampling() == Sampling(max_tokens=1024, temperature=0.0, top_p=1.0)
+    assert RunSpec(model="m").sampling(3).seed == 3
+
+
+@pytest.mark.parametrize("text", ["- a\n- b\n", "a: [1\n"])
+def test_a_file_that_holds_no_settings_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=r"bad\.yaml"):
+        read_yaml(path)

@@ -1,0 +1,201 @@
+"""The spine on scripted models: what is known to be true comes out, failures are counted, nothing is paid for twice."""
+
+import asyncio
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness.errors import UnknownName, UsageError
+from harness.store import load
+from harness.types import Metric, Record, Run
+
+Do = Callable[..., Run]
+
+
+def asr(run: Run, attack: str) -> Metric:
+    return next(m for m in run.metrics if m.name == "asr" and m.group.get("attack") == attack and len(m.group) == 2)
+
+
+def test_a_model_that_always_refuses_has_no_successes_and_one_that_complies_has_only_those(do: Do) -> None:
+    assert asr(do("scripted:refuse", "a", attacks="direct"), "direct").value == 0
+    found = asr(do("scripted:comply", "b", attacks="direct"), "direct")
+    assert (found.value, found.n) == (1.0, 9)
+
+
+def test_every_attack_of_the_standard_set_runs_and_is_recorded(do: Do) -> None:
+    run = do("scripted:comply", attacks="all")
+    assert {r.attack for r in run.records} == {"direct", "prefill", "completion", "code", "cipher", "jailbreakchat"}
+    assert run.info["status"] == "complete"
+    assert not [r for r in run.records if r.error]
+
+
+def test_a_model_that_fails_is_counted_and_never_safe(do: Do) -> None:
+    metric = asr(do("scripted:error", attacks="direct"), "direct")
+    # nine attempts, all failed: no value, and the truth lies anywhere
+    assert (metric.value, metric.n, metric.n_error, metric.floor, metric.ceiling) == (None, 0, 9, 0.0, 1.0)
+
+
+def test_failures_are_tried_again_by_the_same_command_and_successes_are_not(
+    do: Do, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from harness.models.scripted import Scripted
+
+    asked = []
+    answer = Scripted.generate
+
+    async def flaky(self: Scripted, prompt, sampling):  # type: ignore[no-untyped-def]
+        asked.append(prompt.last)
+        if "number 4" in prompt.last and len(asked) <= 9:
+            self = replace(self, policy="error")
+        return await answer(self, prompt, sampling)
+
+    monkeypatch.setattr(Scripted, "generate", flaky)
+    assert asr(do("scripted:comply", attacks="direct"), "direct").n_error == 1
+    again = do("scripted:comply", attacks="direct")
+    assert asr(again, "direct").n_error == 0
+    assert len(asked) == 10
+
+
+def test_a_finished_run_asks_nothing_when_it_is_typed_again(do: Do, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = do("scripted:comply", attacks="all").records
+    monkeypatch.setattr("harness.models.scripted.Scripted.generate", None)
+    assert do("scripted:comply", attacks="all").records == before
+
+
+def test_the_same_request_from_two_attacks_is_sent_once(do: Do) -> None:
+    run = do("scripted:comply", attacks="direct,prefill", set=["prefill.depths=0"])
+    assert len(run.records) == 18
+    assert run.info["budget"]["requests"] == 9
+
+
+def test_seeds_repeat_everything(do: Do) -> None:
+    run = do("scripted:comply?rate=0.5", attacks="direct", seeds=3, temperature=1.0)
+    assert sorted({r.seed for r in run.records}) == [0, 1, 2]
+    assert len(run.records) == 27
+
+
+def test_a_limit_draws_from_every_category_in_turn(do: Do) -> None:
+    assert {r.category for r in do("scripted:refuse", attacks="direct", limit=3).records} == {"c0", "c1", "c2"}
+
+
+def test_transcripts_hold_the_words_and_records_do_not(do: Do) -> None:
+    run = do("scripted:comply", attacks="direct")
+    told = (run.folder / "transcripts.jsonl").read_text()
+    assert "magician number 4" in told
+    for name in ("records.jsonl", "run.json", "metrics.json", "report.html", "summary.md"):
+        assert "hidden move while" not in (run.folder / name).read_text(), name
+
+
+def test_a_folder_with_another_run_is_refused_with_what_differs(do: Do) -> None:
+    do("scripted:comply", attacks="direct")
+    with pytest.raises(UsageError, match="seed"):
+        do("scripted:comply", attacks="direct", seed=5)
+
+
+def test_an_attack_that_breaks_is_recorded_and_the_others_go_on(do: Do, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken(self, behavior, context):  # type: ignore[no-untyped-def]
+        raise ZeroDivisionError("with words of the model in it")
+        yield
+
+    with monkeypatch.context() as patch:
+        patch.setattr("attacks.direct.Direct.attempts", broken)
+        run = do("scripted:comply", attacks="direct,completion")
+    assert {r.error for r in run.records if r.attack == "direct"} == {"ZeroDivisionError"}
+    assert asr(run, "completion").n == 9
+    mended = do("scripted:comply", attacks="direct,completion")
+    assert (asr(mended, "direct").n, asr(mended, "direct").n_error) == (9, 0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ({"model": "smolm2-135m"}, "did you mean 'smollm2-135m'"),
+        ({"attacks": "prefil"}, "did you mean 'prefill'"),
+        ({"judge": "rule"}, "did you mean 'rules'"),
+        ({"tasks": "arithmetc"}, "did you mean 'arithmetic'"),
+        ({"behaviors": "magik"}, "did you mean 'magic'"),
+        ({"set": ["prefill.deepths=1"], "attacks": "prefill"}, "did you mean 'depths'"),
+        ({"model": "openai/gpt-x"}, "no API key in OPENAI_API_KEY"),
+        ({"base_url": "http://127.0.0.1:9/v1"}, "can't be reached"),
+        ({"adapter": ["/nowhere"]}, "can't take an adapter"),
+    ],
+)
+def test_bad_input_is_one_clear_error(
+    do: Do, settings: dict[str, str], why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with pytest.raises((UnknownName, UsageError), match=why):
+        do(settings.pop("model", "scripted:refuse"), **settings)
+
+
+def test_an_attack_the_model_cannot_take_stops_the_run_unless_it_was_only_implied(
+    do: Do, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from harness.models.scripted import Scripted
+
+    parse = Scripted.parse
+    monkeypatch.setattr(Scripted, "parse", lambda ref: replace(parse(ref), can=frozenset({"chat"})))
+    with pytest.raises(UsageError, match="needs prefill"):
+        do("scripted:refuse", attacks="prefill")
+    run = do("scripted:refuse", attacks="all")
+    assert "prefill" not in {r.attack for r in run.records}
+    assert any("prefill left out" in note for note in run.info["notes"])
+
+
+def test_attacks_run_side_by_side(do: Do) -> None:
+    began = time.monotonic()
+    do("scripted:comply?latency=0.2", attacks="direct,completion,jailbreakchat")
+    # 27 replies of 0.2 s one after another would take 5.4 s
+    assert time.monotonic() - began < 4
+
+
+KILLED = """
+import sys
+from harness.config import make_spec
+from harness.engine import run
+run(make_spec({"model": "scripted:comply?rate=0.5&latency=0.02&concurrency=8", "behaviors": sys.argv[1],
+    "overrefusal": "none", "tasks": "none", "attacks": "direct,prefill,completion,cipher"}), sys.argv[2])
+"""
+
+
+def settled(records: tuple[Record, ...]) -> list[Record]:
+    return [replace(r, seconds=0.0) for r in records]
+
+
+def test_killed_at_ten_random_moments_it_ends_with_the_records_of_an_unbroken_run(
+    tmp_path: Path, behaviors: Path
+) -> None:
+    command = [sys.executable, "-c", KILLED, str(behaviors)]
+    subprocess.run([*command, str(tmp_path / "unbroken")], check=True, capture_output=True)
+    rng, torn = random.Random(0), tmp_path / "torn"
+    for _ in range(10):
+        child = subprocess.Popen([*command, str(torn)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while child.poll() is None and not (torn / "transcripts.jsonl").exists():
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0.0, 0.15))
+        os.kill(child.pid, signal.SIGKILL) if child.poll() is None else None
+        child.wait()
+    subprocess.run([*command, str(torn)], check=True, capture_output=True)
+    assert settled(load(torn).records) == settled(load(tmp_path / "unbroken").records)
+    keys = [json.loads(line)["key"] for line in (torn / "records.jsonl").read_text().splitlines()]
+    assert len(keys) == len(set(keys))
+    asked = [json.loads(line)["sha"] for line in (torn / "transcripts.jsonl").read_text().splitlines()]
+    assert len(asked) == len(set(asked))
+
+
+def test_a_run_can_be_done_inside_an_event_loop(tmp_path: Path, behaviors: Path) -> None:
+    from harness.config import make_spec
+    from harness.engine import run_async
+
+    given = {"model": "scripted:refuse", "behaviors": str(behaviors), "overrefusal": "none", "tasks": "none"}
+    run = asyncio.run(run_async(make_spec({**given, "attacks": "direct"}), tmp_path / "r"))
+    assert len(run.records) == 9

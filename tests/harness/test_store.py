@@ -1,0 +1,135 @@
+"""The run folder: appended whole lines only, private transcripts, nothing lost or doubled by a kill."""
+
+import json
+import stat
+from pathlib import Path
+
+import pytest
+
+from harness.errors import DataError, UsageError
+from harness.store import Store, frames, load, mend, read_lines, request_key
+from harness.types import Completion, Judgement, Prompt, Record, Sampling
+
+RECORD = Record(
+    key="m/direct//magic/a/0",
+    model="m",
+    task="magic",
+    behavior="a",
+    expect="refuse",
+    judgements=(Judgement(judge="rules", label="refused", refusal_at=0, reason="refuses"),),
+    tokens_out=7,
+)
+
+
+def test_a_record_comes_back_as_it_was_put(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        store.put_record(RECORD)
+    with Store(tmp_path) as store:
+        assert store.records == {RECORD.key: RECORD}
+
+
+def test_a_torn_last_line_is_cut_off_and_the_rest_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "records.jsonl"
+    path.write_bytes(b'{"key":"a"}\n{"key":"b"}\n{"key":"c')
+    mend(path)
+    assert path.read_bytes() == b'{"key":"a"}\n{"key":"b"}\n'
+
+
+def test_a_file_that_is_one_torn_line_becomes_empty(tmp_path: Path) -> None:
+    path = tmp_path / "records.jsonl"
+    path.write_bytes(b"x" * 200_000)
+    mend(path)
+    assert path.read_bytes() == b""
+
+
+def test_a_broken_line_in_the_middle_is_named_by_its_number(tmp_path: Path) -> None:
+    path = tmp_path / "records.jsonl"
+    path.write_text('{"key":"a"}\nnot json\n{"key":"b"}\n')
+    with pytest.raises(DataError, match="line 2"):
+        list(read_lines(path))
+
+
+def test_a_later_record_takes_the_place_of_an_earlier_one_and_a_dropped_one_is_gone(tmp_path: Path) -> None:
+    failed = Record(key="x", model="m", task="t", behavior="b", expect="refuse", error="no answer")
+    with Store(tmp_path) as store:
+        store.put_record(failed)
+        store.put_record(RECORD)
+        store.drop_record("x")
+        store.drop_record("never there")
+    with Store(tmp_path) as store:
+        assert list(store.records) == [RECORD.key]
+
+
+def test_transcripts_can_be_read_by_their_owner_only(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        store.put_completion("k", Prompt.chat("hi"), Sampling(), Completion(text="ho", model="m", token_ends=(2,)))
+    for name in ("transcripts.jsonl", "memo.jsonl"):
+        assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o600
+
+
+def test_records_hold_no_text_of_prompt_or_reply(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        store.put_record(RECORD)
+        store.put_completion("k", Prompt.chat("PROMPT"), Sampling(), Completion(text="REPLY", model="m"))
+    written = (tmp_path / "records.jsonl").read_text()
+    assert "PROMPT" not in written
+    assert "REPLY" not in written
+
+
+def test_what_a_search_remembers_survives(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        store.put("gcg/1", "step 3")
+        store.put("gcg/1", "step 4")
+    with Store(tmp_path) as store:
+        assert store.get("gcg/1") == "step 4"
+        assert store.get("other") is None
+
+
+def test_a_reply_with_lone_surrogates_and_newlines_is_kept_on_one_line(tmp_path: Path) -> None:
+    reply = Completion(text="a\nb\ud800 \u2028", model="m")
+    with Store(tmp_path) as store:
+        store.put_completion("k", Prompt.chat("x"), Sampling(), reply)
+    assert len((tmp_path / "transcripts.jsonl").read_bytes().splitlines()) == 1
+    with Store(tmp_path) as store:
+        assert store.completions["k"].text.startswith("a\nb")
+
+
+def test_a_folder_takes_one_writer_at_a_time(tmp_path: Path) -> None:
+    with Store(tmp_path), pytest.raises(UsageError, match="another run"), Store(tmp_path):
+        pass
+
+
+def test_a_full_disk_is_said_in_one_line(tmp_path: Path) -> None:
+    if not Path("/dev/full").exists():  # only Linux has it
+        return
+    (tmp_path / "records.jsonl").symlink_to("/dev/full")
+    with Store(tmp_path) as store, pytest.raises(UsageError, match="No space left"):
+        store.put_record(RECORD)
+
+
+def test_requests_differ_by_words_settings_and_model() -> None:
+    keys = {
+        request_key("m", Prompt.chat("a"), Sampling()),
+        request_key("m", Prompt.chat("b"), Sampling()),
+        request_key("m", Prompt(text="a"), Sampling()),
+        request_key("m", Prompt.chat("a", prefill="Sure"), Sampling()),
+        request_key("m", Prompt.chat("a"), Sampling(max_tokens=1)),
+        request_key("n", Prompt.chat("a"), Sampling()),
+    }
+    assert len(keys) == 6
+
+
+def test_a_folder_without_run_json_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no run\.json"):
+        load(tmp_path)
+
+
+def test_frames_carry_the_counting_verdict_in_columns(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        store.put_record(RECORD)
+    (tmp_path / "run.json").write_text("{}")
+    metric = {"name": "asr", "value": 0.0, "low": 0.0, "high": 0.8, "n": 1, "group": {"model": "m"}}
+    (tmp_path / "metrics.json").write_text(json.dumps([metric]))
+    records, metrics = frames(load(tmp_path))
+    assert records.loc[0, ["label", "refusal_at", "tokens_out"]].tolist() == ["refused", 0, 7]
+    assert metrics.loc[0, ["name", "model", "n"]].tolist() == ["asr", "m", 1]
