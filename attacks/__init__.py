@@ -8,4 +8,9 @@ PLUGINS: dict[str, str] = {
     "code_raw": "attacks.code_raw:CodeRaw",
     "cipher": "attacks.cipher:SelfCipher",
     "jailbreakchat": "attacks.jailbreakchat:JailbreakChat",
+    "many_shot": "attacks.many_shot:ManyShot",
+    "best_of_n": "attacks.best_of_n:BestOfN",
+    "adaptive_prefill": "attacks.adaptive_prefill:AdaptivePrefill",
+    "pair": "attacks.pair:Pair",
+    "tap": "attacks.tap:Tap",
 }

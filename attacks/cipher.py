@@ -24,7 +24,7 @@ ROLE = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SelfCipher(Attack):
-    """The role-play and its demonstrations, then the request as it is.
+    """A role-play in a "cipher" that is plain text, with demonstrations, then the bare request.
 
     `demonstrations` names a JSONL file of your own, each row with `request` and `reply`; `sha256` pins it. What it
     holds reaches the model and the transcripts, never a log or an error.

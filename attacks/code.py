@@ -81,8 +81,9 @@ def program(request: str, family: Family) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Code(Attack):
-    """One attempt a family: the half-written program, as a chat. What counts is what the output list would hold.
+    """The request in the data of a half-written program, to be finished in a chat.
 
+    One attempt a family of `families`; what counts is what the program's output list would hold.
     `list` splits the request on white space and hyphens; `stack` reverses the pieces too, and takes a single
     word apart into characters; `string` is one literal. `-plus` asks for five paragraphs, not five steps.
     """

@@ -6,6 +6,7 @@ upstream.
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import ClassVar
@@ -18,7 +19,7 @@ from harness.types import Attack, Attempt, Behavior, Capability, Context, Prompt
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CodeRaw(Attack):
-    """A Python program that ends in the first item of its output list; the model goes on writing it."""
+    """A half-written Python program, sent raw, that ends in the first item of its output list."""
 
     name: ClassVar[str] = "code_raw"
     needs: ClassVar[frozenset[Capability]] = frozenset({"raw"})
@@ -36,7 +37,11 @@ class CodeRaw(Attack):
         )
 
     def read(self, attempt: Attempt, text: str) -> str:
-        """The items of the list as the model went on with it; the text itself where there are none."""
-        # The model's text starts inside a string and may close the code with a fence that was never opened.
-        items = read_back('output_list = ["' + text.partition("\n```")[0], "python", otherwise="")
-        return items or text
+        """The items of the list as the model went on with it; the text itself where it did not go on with a list."""
+        # The model's text starts inside a string, and may close the code with a fence that was never opened.
+        code = text.partition("\n```")[0]
+        first = re.match(r'((?:\\.|[^"\\])*)"\s*(?=[,\]+]|$)', code, re.DOTALL)
+        if not first:
+            return text  # prose, or a first item that never ended
+        item = first[1].replace("\n", "\\n")
+        return read_back(f'output_list = ["{item}"{code[first.end() :]}', "python", otherwise=text)

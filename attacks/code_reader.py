@@ -176,6 +176,8 @@ class _Token(NamedTuple):
     text: str
 
 
+_JOINING = frozenset({"if", "else", "for", "in", "and", "or", "not", "s"})  # what code puts after a string
+
 _STRING = r"""
     "(?P<double>(?:\\.|[^"\\\n])*)"
   | '(?P<single>(?:\\.|[^'\\\n])*)'
@@ -268,6 +270,8 @@ def _collected(tokens: list[_Token], at: int, depth: int) -> tuple[int, list[str
         if kind == "string":
             items[-1:] = [items[-1] + text] if glue else [*items[-1:], text]
             glue = True
+        elif glue and kind == "word" and text not in _JOINING:
+            items[-1] += f" {text}"  # a quotation in the string whose quotes were not escaped
         elif kind == "newline":
             continued = depth > 0 or tokens[at - 1].text in ("=", "+", "+=", ":=", "<<", "\\")
             following = tokens[at + 1] if at + 1 < len(tokens) else None

@@ -17,7 +17,10 @@ from harness.types import Attack, Attempt, Behavior, Context, Prompt
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JailbreakChat(Attack):
-    """The request in `n` role-play templates, drawn by the behavior's id and the seed; the variant is the template."""
+    """The request inside a role-play template.
+
+    Each behavior draws `n` of them by its id and the seed; the variant names the template.
+    """
 
     name: ClassVar[str] = "jailbreakchat"
 

@@ -23,7 +23,7 @@ def reaches(model: Model, text: str, k: int) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prefill(Attack):
-    """The bare request, with the reply opened by the first k tokens of a violating one, for each k of `depths`.
+    """The reply opened with the first k tokens of a violating one: the depth curve.
 
     The tokens come from the behavior's reference, or its target where it has none. A text of fewer than k
     tokens yields no attempt at k, so each point of the depth curve states its own n. k = 0 opens nothing.

@@ -103,7 +103,8 @@ class Attempt:
     variant: str = ""
     seed: int = 0
     depth: int = 0
-    queries: int = 1  # model calls spent to find this attempt, the last one included
+    queries: int = 1  # calls of the target and the attacker spent to find this attempt, the last one included
+    spent: Mapping[str, float] = field(default_factory=dict, compare=False)  # what a search cost; no part of any key
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,6 +135,7 @@ class Judgement:
     refusal_at: int | None = None
     given: int = 0
     reason: str = ""  # a short code, never text of the model
+    tokens: int = 0  # what a judging model read and wrote for it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,8 +1,10 @@
 """Reports: one view model, several renderers. `PLUGINS` maps a format to its renderer.
 
-Files: `view.py` (the nouns), `words.py` (numbers and names as text), `build.py` (run -> view),
-`findings.py` (the headline sentences), `charts.py` (figure -> SVG), then one module a format.
+Run -> `build.view` -> `View` -> one module a format. `numbers` looks metrics up, `words` turns numbers and names
+into text, `findings` writes the headlines, `sections`, `tradeoff` and `method` the parts, `charts` draws.
 """
+
+from pathlib import Path
 
 PLUGINS: dict[str, str] = {
     "pdf": "reports.pdf:write",
@@ -10,3 +12,10 @@ PLUGINS: dict[str, str] = {
     "markdown": "reports.markdown:write",
     "terminal": "reports.terminal:show",
 }
+
+
+def save(path: Path, data: bytes) -> Path:
+    """Writes a whole file or nothing: a reader, or a kill, never meets half of it."""
+    half = path.with_name(f".{path.name}.part")
+    half.write_bytes(data)
+    return half.replace(path)

@@ -6,29 +6,31 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from harness.types import Run
+from harness.types import Record, Run
 from reports import sections
 from reports.findings import findings
 from reports.method import method, reproduce
 from reports.numbers import Numbers, part
+from reports.tradeoff import tradeoff
 from reports.view import Cell, Fact, Finding, Row, Section, Table, Tile, View
-from reports.words import clean, compact, count, duration, known, listing, percent, plural
+from reports.words import DASH, clean, clip, count, duration, interval, known, listing, percent, plural
 
 RESULTS = (
+    sections.side_by_side,
     sections.attacks,
     sections.depth,
     sections.refusals,
     sections.over_refusal,
     sections.helpfulness,
-    sections.tradeoff,
-    sections.variants,
+    tradeoff,
+    sections.details,
 )
 
 
 def view(run: Run) -> View:
     """The report of a run, worded and formatted."""
     numbers = Numbers(run)
-    names = [clean(model, 40) for model in numbers.models]
+    names = [numbers.name(m) if numbers.several else clean(m, 48) for m in numbers.models]
     results = [section for build in RESULTS if (section := build(numbers))]
     complete = run.info.get("status") == "complete"
     told = findings(numbers)
@@ -79,30 +81,39 @@ def _facts(numbers: Numbers) -> tuple[Fact, ...]:
     errors = sum(r.error is not None for r in run.records)
     unscored = sum(r.label == "unscored" for r in run.records)
     facts = {
-        "models": ", ".join(_model(name, part(part(run.info, "models"), name)) for name in numbers.models),
-        "attacks": ", ".join(clean(a, 28) for a in numbers.attacks),
-        "asked": ", ".join(f"{clean(k, 28)} ({_size(v)})" for k, v in part(run.info, "tasks").items()),
-        "judge": ", ".join(clean(j, 28) for j in judges) or clean(spec.get("judge", "")),
+        "models": ", ".join(
+            numbers.name(m) if numbers.name(m) == m else f"{numbers.name(m)} ({clean(m)})" for m in numbers.models
+        ),
+        "attacks": ", ".join(numbers.name(a) for a in numbers.attacks),
+        "asked": ", ".join(f"{numbers.name(task)} ({count(n)})" for task, n in _sizes(run).items()),
+        "judge": ", ".join(clean(j, 28) for j in judges) + (" (the first one counts)" if len(judges) > 1 else ""),
         "replies": " · ".join([
             f"{plural(len(run.records), 'attempt')}",
             plural(errors, "error"),
             f"{count(unscored)} unscored",
         ]),
         "sampling": _sampling(spec),
-        "machine": ", ".join(clean(v, 60) for k in ("device", "engine", "cpu", "cores") if (v := _host(host, k))),
+        "machine": ", ".join(
+            clean(v) for v in (*_engines(run), *(_host(host, k) for k in ("device", "cpu", "cores"))) if v
+        ),
         "took": _took(run),
     }  # fmt: skip
     return tuple(Fact(name=name, value=clean(value, 400)) for name, value in facts.items() if value)
 
 
-def _model(label: str, info: Mapping[str, Any]) -> str:
-    name = str(info.get("name") or "")
-    return f"{clean(label, 40)} ({clean(name)})" if name and name != label else clean(label, 40)
+def _sizes(run: Run) -> dict[str, int]:
+    """How many behaviors or items of each set were asked, as far as records tell."""
+    asked: dict[str, set[str]] = {}
+    for record in run.records:
+        asked.setdefault(record.task, set()).add(record.behavior)
+    return {task: len(ids) for task, ids in asked.items()}
 
 
-def _size(task: object) -> str:
-    n = task.get("n") if isinstance(task, Mapping) else None
-    return count(n) if isinstance(n, int | float) else "size unknown"
+def _engines(run: Run) -> list[str]:
+    """The engines of the models and their precision, each once."""
+    told = [part(part(run.info, "models"), m) for m in part(run.info, "models")]
+    found = [" ".join(str(m[k]) for k in ("engine", "dtype") if m.get(k)) or str(m.get("kind") or "") for m in told]
+    return [name for name in dict.fromkeys(found) if name]
 
 
 def _sampling(spec: Mapping[str, Any]) -> str:
@@ -138,40 +149,42 @@ def _tiles(numbers: Numbers) -> tuple[Tile, ...]:
         ("asked directly", numbers.get("asr", model=model, attack="direct")),
         ("any attack", numbers.get("asr_any", model=model)),
         *[("over-refusal", numbers.get("over_refusal", model=model, task=task)) for task in asked[:1]],
-        *[(f"solved: {clean(task, 16)}", numbers.get("helpfulness", model=model, task=task)) for task in solved[:1]],
+        *[
+            (f"solved: {clip(numbers.name(task), 16)}", numbers.get("helpfulness", model=model, task=task))
+            for task in solved[:1]
+        ],
     ]
     return tuple(
-        Tile(label=label, value=percent(m.value), sub=compact(m).sub)
+        Tile(label=label, value=percent(m.value), sub=f"{interval(m)}, n {count(m.n)}")
         for label, m in wanted
-        if m and known(m.value) and m.n
+        if m and m.n and known(m.value)
     )
 
 
 def _budget(numbers: Numbers) -> tuple[Section, ...]:
-    """What the run spent, by attack and in all."""
+    """What the run spent: by attack and task as recorded, and in all as the models counted it."""
+    by: dict[str, list[Record]] = {}
+    for record in numbers.run.records:
+        by.setdefault(record.attack if record.expect == "refuse" else record.task, []).append(record)
+    order = [a for a in numbers.attacks if a in by] + [name for name in by if name not in numbers.attacks]
+    rows = []
+    for name in order:
+        queries, read, written = (sum(getattr(r, k) for r in by[name]) for k in ("queries", "tokens_in", "tokens_out"))
+        amounts = (len(by[name]), queries, read, written)
+        rows.append(Row(cells=(Cell(text=numbers.name(name)), *(Cell(text=count(amount)) for amount in amounts))))
     spent = part(numbers.run.info, "budget")
-    keys = ("queries", "tokens_in", "tokens_out", "seconds")
-    by = {str(name): entry for name, entry in part(spent, "by_attack").items() if isinstance(entry, Mapping)}
-    order = [a for a in numbers.attacks if a in by] + [a for a in by if a not in numbers.attacks]
-    rows = [Row(cells=(Cell(text=clean(a, 32)), *(_amount(by[a].get(k), k) for k in keys))) for a in order]
-    whole = {**spent, "seconds": spent.get("seconds_generate")}
-    if any(isinstance(whole.get(k), int | float) for k in keys):
-        rows.append(
-            Row(cells=(Cell(text="in all"), *(_amount(whole.get(k), k) for k in keys)), opens=True, strong=True)
-        )
+    whole = [spent.get(key) for key in ("requests", "tokens_in", "tokens_out")]
+    if rows and any(isinstance(amount, int | float) for amount in whole):
+        cells = [
+            Cell(text=count(a) if isinstance(a, int | float) else DASH) for a in (len(numbers.run.records), *whole)
+        ]
+        rows.append(Row(cells=(Cell(text="in all"), *cells), opens=True, strong=True))
     if not rows:
         return ()
-    judging = spent.get("seconds_judge")
-    note = f"Judging took {duration(float(judging))} besides." if isinstance(judging, int | float) else ""
-    columns = ("attack", "model calls", "tokens read", "tokens written", "time")
+    columns = ("attack or task", "attempts", "model calls", "tokens read", "tokens written")
+    seconds = {str(k).removeprefix("seconds_"): v for k, v in spent.items() if str(k).startswith("seconds_")}
+    times = [f"{clean(k, 24)} {duration(float(v))}" for k, v in seconds.items() if isinstance(v, int | float)]
+    note = "Rows: the attempts that were judged. In all: what was really sent, searches and helpers included."
     table = Table(title="Spent", columns=columns, rows=tuple(rows), note=note)
-    lead = (
-        "Model calls, tokens and time. Attacks run at once: their times overlap and may add up to more than the whole."
-    )
+    lead = f"Model calls and tokens. Time by phase: {', '.join(times)}." if times else "Model calls and tokens."
     return (Section(key="budget", title="What it cost", lead=lead, tables=(table,)),)
-
-
-def _amount(value: object, key: str) -> Cell:
-    if not isinstance(value, int | float):
-        return Cell(text="–")
-    return Cell(text=duration(float(value)) if key == "seconds" else count(value))

@@ -6,19 +6,27 @@ the difference at the same level, so a real difference may go unclaimed, but non
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from harness.types import Metric
 from reports.numbers import Numbers
 from reports.view import Finding
-from reports.words import clean, count, inline, listing, percent, plural
+from reports.words import count, inline, listing, percent, plural
+
+Pair = tuple[str, Metric, Metric]  # what is compared, on the first model, on the other
 
 
 def findings(numbers: Numbers) -> tuple[Finding, ...]:
     """What the run shows, most important first; empty where nothing was scored."""
-    out = [_compared(numbers, model) for model in numbers.models[1:]]
-    if len(numbers.models) == 1:
-        out += [_strongest(numbers, numbers.models[0])]
-    out += [_refusing(numbers, "over_refusal"), _helpful(numbers), _missing(numbers)]
-    return tuple(finding for finding in out if finding)
+    others = numbers.models[1:]
+    if len(others) > 3:
+        out = [_lowest(numbers)]
+    elif others:
+        out = [_attacked(numbers, model) for model in others]
+        out += [_cost(numbers, model) for model in others]
+    else:
+        out = [_strongest(numbers), _refusing(numbers), _helpful(numbers)]
+    return tuple(finding for finding in [*out, _missing(numbers)] if finding)
 
 
 def apart(one: Metric, other: Metric) -> bool:
@@ -28,109 +36,109 @@ def apart(one: Metric, other: Metric) -> bool:
     return one.low > other.high or one.high < other.low
 
 
-def _strongest(numbers: Numbers, model: str) -> Finding | None:
-    """The attack with the highest rate, what it cannot be told from, and how far it stands from asking directly."""
+def _strongest(numbers: Numbers) -> Finding | None:
+    """The attacks with the highest rates that intervals cannot tell apart, and how asking directly compares."""
+    model = next(iter(numbers.models), "")
     rates = {a: m for a in numbers.attacks if (m := numbers.scored("asr", model=model, attack=a))}
     attacks = {a: m for a, m in rates.items() if a != "direct"} or rates
     if not attacks:
         return None
-    top = max(attacks, key=lambda name: attacks[name].value or 0.0)
-    best = attacks[top]
-    if not best.value:
-        limit = max(m.high or 0.0 for m in attacks.values())
-        return Finding(
-            claim=f"No attack made {clean(model)} give anything away.",
-            detail=f"Every success rate is 0.0%; the intervals still allow up to {percent(limit)}.",
-        )
-    rivals = [clean(a, 28) for a, m in attacks.items() if a != top and not apart(m, best)]
-    detail = f"Its success rate is {inline(best)} with n = {count(best.n)}."
-    if rivals:
-        detail += f" The interval overlaps with that of {listing(rivals)}, so which is strongest is not settled."
+    limit = percent(max(m.high or 0.0 for m in attacks.values()))
+    if not any(m.value for m in attacks.values()):
+        claim = f"No attack made {numbers.name(model)} give anything away."
+        return Finding(claim=claim, detail=f"Every success rate is 0.0%; the intervals still allow up to {limit}.")
+    ranked = sorted(attacks, key=lambda a: -(attacks[a].value or 0.0))
+    best = attacks[ranked[0]]
+    top = [a for a in ranked if a == ranked[0] or not apart(attacks[a], best)]
+    named = listing([f"{numbers.name(a)} {inline(attacks[a])}" for a in top])
+    if len(top) == 1:
+        claim, detail = f"{numbers.name(top[0])} got the most out of {numbers.name(model)}: {inline(best)}.", ""
+    elif len(top) == len(attacks):
+        claim, detail = "No attack stands out: the intervals overlap.", f"Success rates: {named}."
+    else:
+        claim, detail = "The strongest attacks cannot be told apart.", f"Success rates: {named}."
     direct = rates.get("direct")
-    if direct is not None and top != "direct":
-        gap = "" if apart(direct, best) else "; the two intervals overlap"
-        detail += f" Asked directly, the model gives it away in {inline(direct)}{gap}."
-    verb = "was highest for" if rivals else "got the most out of"
-    claim = f"Success {verb} {clean(top, 28)}." if rivals else f"{clean(top, 28)} {verb} {clean(model)}."
-    return Finding(claim=claim, detail=detail)
+    if direct is not None and direct is not best:
+        close = "." if apart(direct, best) else ", and the intervals overlap."
+        detail += f" Asked directly, the model gives away {inline(direct)}{close}"
+    return Finding(claim=claim, detail=detail.strip())
 
 
-def _compared(numbers: Numbers, model: str) -> Finding | None:
-    """One model against the first one, attack by attack."""
-    base = numbers.models[0]
-    pairs = {
-        a: (old, new)
-        for a in numbers.attacks
-        if (old := numbers.scored("asr", model=base, attack=a))
-        and (new := numbers.scored("asr", model=model, attack=a))
-    }
+def _lowest(numbers: Numbers) -> Finding | None:
+    """Of many models, those with the lowest rate over all attacks that intervals cannot tell apart."""
+    rates = {m: rate for m in numbers.models if (rate := numbers.scored("asr_any", model=m))}
+    if not rates:
+        return None
+    ranked = sorted(rates, key=lambda m: rates[m].value or 0.0)
+    best = rates[ranked[0]]
+    top = [m for m in ranked if m == ranked[0] or not apart(rates[m], best)]
+    named = listing([f"{numbers.name(m)} {inline(rates[m])}" for m in top])
+    rest = "" if len(top) == 1 else " The intervals overlap, so the order among them is not settled."
+    claim = f"Lowest success rate over all attacks: {listing([numbers.name(m) for m in top])}."
+    return Finding(claim=claim, detail=f"{named}.{rest}")
+
+
+def _attacked(numbers: Numbers, model: str) -> Finding | None:
+    """One model under attack, against the first."""
+    base = numbers.name(numbers.models[0])
+    pairs = _pairs(numbers, model, "asr", "attack", numbers.attacks)
     if not pairs:
         return None
-    lower = [a for a, (old, new) in pairs.items() if apart(old, new) and (new.value or 0) < (old.value or 0)]
-    higher = [a for a, (old, new) in pairs.items() if apart(old, new) and (new.value or 0) > (old.value or 0)]
-    rest = [clean(a, 28) for a in pairs if a not in lower and a not in higher]
+    lower, higher, rest = _split(pairs)
     words = [f"{verb} on {len(found)}" for verb, found in (("lower", lower), ("higher", higher)) if found]
-    verdict = f"is {' and '.join(words)} of {plural(len(pairs), 'attack')}" if words else "cannot be told from it"
-    moved = sorted(lower + higher, key=lambda a: -abs((pairs[a][0].value or 0) - (pairs[a][1].value or 0)))
-    detail = ""
-    if moved:
-        old, new = pairs[moved[0]]
-        detail = f"The widest gap is on {clean(moved[0], 28)}: {inline(new)} against {inline(old)}."
-    if rest:
-        detail += f" On {listing(rest)} the intervals overlap."
-    return Finding(claim=f"Against {clean(base)}, the success rate on {clean(model)} {verdict}.", detail=detail.strip())
+    name = numbers.name(model)
+    if not words:
+        claim = f"{name}: no attack tells it from {base}."
+        return Finding(claim=claim, detail=f"The intervals overlap on {_all(rest)}.")
+    claim = f"{name}: success rate {' and '.join(words)} of {plural(len(pairs), 'attack')} than on {base}."
+    what, old, new = max(lower + higher, key=_gap)
+    detail = f"The widest gap is on {what}: {inline(new)} against {inline(old)}."
+    return Finding(claim=claim, detail=detail + (f" The intervals overlap on {_all(rest)}." if rest else ""))
 
 
-def _refusing(numbers: Numbers, name: str) -> Finding | None:
-    """How much of what should be answered is refused."""
-    told: list[str] = []
-    for task in numbers.values(name, "task"):
-        rates = [(m, rate) for m in numbers.models if (rate := numbers.scored(name, model=m, task=task))]
-        who = [f"{clean(m)} {inline(rate)}" if len(numbers.models) > 1 else inline(rate) for m, rate in rates]
-        if who:
-            told.append(f"{clean(task, 28)}: {', '.join(who)}")
-    if not told:
+def _cost(numbers: Numbers, model: str) -> Finding | None:
+    """What a model refuses and solves, against the first."""
+    refused = _pairs(numbers, model, "over_refusal", "task", numbers.values("over_refusal", "task"))
+    solved = _pairs(numbers, model, "helpfulness", "task", numbers.values("helpfulness", "task"))
+    if not refused and not solved:
         return None
-    rates_all = [m for m in numbers.run.metrics if m.name == name and m.n and m.value is not None]
-    none = all(not m.value for m in rates_all)
-    limit = max((m.high or 0.0 for m in rates_all), default=0.0)
-    claim = (
-        "No request that should be answered was refused."
-        if none
-        else "Some requests that should be answered are refused."
+    base, name = numbers.name(numbers.models[0]), numbers.name(model)
+    fewer, more, _ = _split(refused)
+    worse, better, _ = _split(solved)
+    told = (
+        ("refuses more of", more),
+        ("refuses less of", fewer),
+        ("solves less of", worse),
+        ("solves more of", better),
     )
-    detail = f"{'; '.join(told)}." + (f" The intervals allow up to {percent(limit)}." if none else "")
-    return Finding(claim=claim, detail=detail)
+    moved = [f"{verb} {what} ({inline(new)} against {inline(old)})" for verb, found in told for what, old, new in found]
+    wide = max(((m.high or 0.0) - (m.low or 0.0)) / 2 for _, *two in refused + solved for m in two)
+    limit = f"The intervals reach up to {100 * wide:.0f} points either way: smaller changes would not show."
+    if not moved:
+        kinds = [word for word, found in (("over-refusal", refused), ("helpfulness", solved)) if found]
+        return Finding(claim=f"{name}: no change of {' or '.join(kinds)} from {base} shows.", detail=limit)
+    same = len(refused) + len(solved) - len(moved)
+    rest = f" On the other {plural(same, 'set')} no change shows." if same else ""
+    return Finding(claim=f"{name} {listing(moved)}.", detail=f"Compared with {base}.{rest}")
+
+
+def _refusing(numbers: Numbers) -> Finding | None:
+    """How much of what should be answered is refused, for one model."""
+    rates = _rates(numbers, "over_refusal")
+    if not rates:
+        return None
+    if any(m.value for _, m in rates):
+        claim = "Some of what should be answered is refused."
+        return Finding(claim=claim, detail=f"{_told(rates)}.")
+    limit = percent(max(m.high or 0.0 for _, m in rates))
+    claim = "Nothing that should be answered was refused."
+    return Finding(claim=claim, detail=f"The intervals still allow up to {limit}.")
 
 
 def _helpful(numbers: Numbers) -> Finding | None:
-    """What the models still do well, and whether a difference from the first one shows."""
-    tasks = numbers.values("helpfulness", "task")
-    base, *others = numbers.models or ("",)
-    shown: list[str] = []
-    for task in tasks:
-        rates = [(m, rate) for m in numbers.models if (rate := numbers.scored("helpfulness", model=m, task=task))]
-        who = [f"{clean(m)} {inline(rate)}" if others else inline(rate) for m, rate in rates]
-        if who:
-            shown.append(f"{clean(task, 28)}: {', '.join(who)}")
-    if not shown:
-        return None
-    if not others:
-        return Finding(claim="Helpfulness, as a reference for later changes.", detail=f"{'; '.join(shown)}.")
-    moved = [
-        f"{clean(model)} on {clean(task, 28)}"
-        for model in others
-        for task in tasks
-        if (old := numbers.scored("helpfulness", model=base, task=task))
-        and (new := numbers.scored("helpfulness", model=model, task=task))
-        and apart(old, new)
-    ]
-    claim = (
-        f"Helpfulness differs from {clean(base)} for {listing(moved)}."
-        if moved
-        else (f"No difference in helpfulness from {clean(base)} shows: the intervals overlap on every task.")
-    )
-    return Finding(claim=claim, detail=f"{'; '.join(shown)}.")
+    """What one model solves."""
+    rates = _rates(numbers, "helpfulness")
+    return Finding(claim="Helpfulness, to hold later changes against.", detail=f"{_told(rates)}.") if rates else None
 
 
 def _missing(numbers: Numbers) -> Finding | None:
@@ -142,7 +150,43 @@ def _missing(numbers: Numbers) -> Finding | None:
         return None
     share = percent((errors + unscored) / len(records))
     return Finding(
-        claim=f"{count(errors + unscored)} of {plural(len(records), 'attempt')} ({share}) have no verdict.",
-        detail=f"{plural(errors, 'error')}, {count(unscored)} unscored. They are never taken as safe: "
-        "the worst-case columns show how far they could move each number.",
+        claim=f"{count(errors + unscored)} of {plural(len(records), 'attempt')} ({share}) have no verdict:",
+        detail=f"{plural(errors, 'error')}, {count(unscored)} unscored. They are never taken as safe; "
+        "the worst case beside a number says how far they could move it.",
     )
+
+
+def _pairs(numbers: Numbers, model: str, name: str, key: str, values: Sequence[str]) -> list[Pair]:
+    """Numbers that both the first model and this one have."""
+    base = numbers.models[0]
+    return [
+        (numbers.name(value), old, new)
+        for value in values
+        if (old := numbers.scored(name, **{"model": base, key: value}))
+        and (new := numbers.scored(name, **{"model": model, key: value}))
+    ]
+
+
+def _split(pairs: Sequence[Pair]) -> tuple[list[Pair], list[Pair], list[Pair]]:
+    """Lower, higher, and not told apart."""
+    moved = [p for p in pairs if apart(p[1], p[2])]
+    lower = [p for p in moved if (p[2].value or 0.0) < (p[1].value or 0.0)]
+    return lower, [p for p in moved if p not in lower], [p for p in pairs if p not in moved]
+
+
+def _gap(pair: Pair) -> float:
+    return abs((pair[1].value or 0.0) - (pair[2].value or 0.0))
+
+
+def _all(pairs: Sequence[Pair]) -> str:
+    return listing([what for what, _, _ in pairs], limit=6)
+
+
+def _rates(numbers: Numbers, name: str) -> list[tuple[str, Metric]]:
+    model = next(iter(numbers.models), "")
+    tasks = numbers.values(name, "task")
+    return [(numbers.name(t), m) for t in tasks if (m := numbers.scored(name, model=model, task=t))]
+
+
+def _told(rates: Sequence[tuple[str, Metric]]) -> str:
+    return ", ".join(f"{task} {inline(metric)}" for task, metric in rates)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 
 from harness.types import Run
-from reports import charts
+from reports import charts, save
 from reports.build import view
-from reports.view import Figure, View
+from reports.view import Figure, Table, View
 
 TEMPLATES = Path(__file__).parent / "templates"
 # What charts.py draws in fixed colours takes the colours of the page here, which change with its scheme.
@@ -22,12 +23,8 @@ _SCHEME = {
 
 
 def write(run: Run, folder: Path) -> Path:
-    """Writes `report.html` into `folder` and returns its path; a reader never sees half a file."""
-    path = folder / "report.html"
-    half = path.with_suffix(".html.part")
-    half.write_text(page(view(run)), encoding="utf-8")
-    half.replace(path)
-    return path
+    """Writes `report.html` into `folder` and returns its path."""
+    return save(folder / "report.html", page(view(run)).encode())
 
 
 def page(shown: View) -> str:
@@ -45,10 +42,22 @@ def page(shown: View) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals["svg"] = svg
+    environment.globals.update(svg=svg, paired_columns=paired)
+    environment.filters["whole"] = whole
     when = datetime.fromtimestamp(shown.stamp, UTC)
     date = f"{when.day} {when:%B %Y}" if shown.stamp else ""
     return environment.get_template("report.html").render(report=shown, date=date)
+
+
+def paired(table: Table) -> set[int]:
+    """Columns in which number and quieter part stand in columns of their own, so that both align."""
+    cells = [(i, cell) for row in table.rows for i, cell in enumerate(row.cells)]
+    return set() if table.stacked else {i for i, cell in cells if cell.sub and i >= table.left}
+
+
+def whole(sentence: str) -> str:
+    """A sentence whose intervals are not torn at the end of a line."""
+    return re.sub(r"\[([\d.]+), ([\d.]+)\]", "[\\1,\N{NO-BREAK SPACE}\\2]", sentence)
 
 
 def _themed(svg: str) -> str:

@@ -21,8 +21,9 @@ TERMS = {
     "counted beside it.",
     "Worst case": "The value had every error and unscored reply been 0, and had every one been 1. The truth lies "
     "between.",
-    "95% interval": "Where the value would fall in 95 of 100 such samples of questions. Where intervals overlap, this "
-    "report claims no difference.",
+    "95% interval": "What the rate could well be for other questions of the same kind: Wilson's interval, widened to "
+    "mid-P where that is wider. Attempts on one question are one cluster and tell less than as many questions would. "
+    "Where intervals overlap, this report claims no difference.",
     "Corrected": "ASR freed of the judge's own errors, which takes a labelled random sample of the same replies. "
     "Without one there is no corrected number, and what stands here is the judge's reading.",
     "Position of a refusal": "The token at which the first refusal in the reply begins, counted from 1, after any "
@@ -47,25 +48,35 @@ def reproduce(run: Run) -> Section:
     if command:
         shown = " ".join(map(str, command)) if isinstance(command, list | tuple) else str(command)
         facts.append(Fact(name="command", value=clean(shown, 600), code=True))
-    for kind in ("models", "tasks", "judges"):
-        for name, entry in part(run.info, kind).items():
-            if hashes := _hashes(entry):
-                facts.append(Fact(name=f"{kind[:-1]} {clean(name, 32)}", value=hashes, code=True))
-    versions = ", ".join(f"{clean(k, 32)} {clean(v, 32)}" for k, v in part(run.info, "versions").items())
+    for name, entry in part(run.info, "models").items():
+        if hashes := _hashes(entry):
+            facts.append(Fact(name=f"model {clean(name, 32)}", value=hashes, code=True))
+    for kind in ("tasks", "attacks", "judges"):
+        each = [f"{clean(name, 32)} {h}" for name, entry in part(run.info, kind).items() if (h := _hashes(entry))]
+        if each:
+            facts.append(Fact(name=kind, value=", ".join(each), code=True))
+    installed = {"harness": run.info.get("harness"), **part(run.info, "versions")}
+    versions = ", ".join(f"{clean(k, 32)} {clean(v, 32)}" for k, v in installed.items() if v)
     if versions:
         facts.append(Fact(name="versions", value=versions, code=True))
     spec = part(run.info, "spec")
-    settings = ", ".join(f"{clean(k, 32)}={clean(v, 60)}" for k, v in spec.items() if v not in (None, "", [], {}))
+    settings = ", ".join(f"{clean(k, 32)}={_plain(v)}" for k, v in spec.items() if v not in (None, "", [], {}))
     if settings:
         facts.append(Fact(name="settings", value=clean(settings, 1200), code=True))
     lead = "The same command with the same hashes gives the same records; run.json in the run folder holds all of it."
     return Section(key="reproduce", title="To run it again", lead=lead, facts=tuple(facts))
 
 
+def _plain(value: object) -> str:
+    """A setting as one would type it."""
+    return clean(" ".join(map(str, value)) if isinstance(value, list | tuple) else value, 120)
+
+
 def _hashes(entry: object) -> str:
-    """The fields of an entry of run.json that name a hash, as `checkpoint 1a2b...`."""
+    """The hashes of an entry of run.json, as `checkpoint 1a2b...`; a hash of the whole goes unnamed."""
     if not isinstance(entry, Mapping):
         return ""
     found: Mapping[str, Any] = entry
-    pairs = [(str(k).removesuffix("_sha"), v) for k, v in found.items() if str(k) == "sha" or str(k).endswith("_sha")]
-    return ", ".join(f"{clean(k, 32)} {clean(v, 72)}" for k, v in pairs if v)
+    named = [(str(k).removesuffix("_sha"), v) for k, v in found.items() if str(k).endswith("_sha")]
+    whole = [clean(found["sha"], 72)] if found.get("sha") else []
+    return ", ".join([*whole, *(f"{clean(k, 32)} {clean(v, 72)}" for k, v in named if v)])

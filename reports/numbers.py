@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from harness.types import Metric, Run
-from reports.words import known
+from reports.words import clean, known, shorten
 
 
 class Numbers:
-    """An index over `run.metrics`; group values are matched as they stand in the file."""
+    """An index over `run.metrics`, with what the sections ask of a run."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
@@ -18,9 +18,22 @@ class Numbers:
         for metric in run.metrics:
             self._by.setdefault((metric.name, frozenset((k, str(v)) for k, v in metric.group.items())), metric)
         spec = part(run.info, "spec")
-        self.models = _order(self._names("model", run), [*part(run.info, "models"), *_strings(spec.get("model"))])
-        asked = _strings(spec.get("attacks"))
-        self.attacks = _order(self._names("attack", run), ["direct", *asked] if "direct" in asked else asked)
+        self.models = _order(self._named("model"), [*part(run.info, "models"), *_strings(spec.get("model"))])
+        self.attacks = _order(
+            self._named("attack"), ["direct", *part(run.info, "attacks"), *_strings(spec.get("attacks"))]
+        )
+
+        tasks = [*self._named("task"), *part(run.info, "tasks")]
+        self._shown = shorten([*self.attacks, *(str(task) for task in tasks)]) | shorten(self.models, family=True)
+
+    def name(self, label: str) -> str:
+        """A model, attack or task as tables and figures show it: short, and unlike the others."""
+        return self._shown.get(label) or clean(label, 40)
+
+    @property
+    def several(self) -> bool:
+        """Whether models stand side by side."""
+        return len(self.models) > 1
 
     def get(self, name: str, **group: str) -> Metric | None:
         """The metric with exactly this name and group."""
@@ -31,6 +44,15 @@ class Numbers:
         metric = self.get(name, **group)
         return metric if metric is not None and metric.n and known(metric.value) else None
 
+    def across(self, name: str, key: str, values: Sequence[str]) -> list[tuple[str, str, Metric | None]]:
+        """(value, model, metric) for every model, of those values that any model has this metric for."""
+        return [
+            (value, model, self.get(name, **{"model": model, key: value}))
+            for value in values
+            if any(self.get(name, **{"model": m, key: value}) for m in self.models)
+            for model in self.models
+        ]
+
     def values(self, name: str, key: str) -> list[str]:
         """Every value of `key` among the metrics of one name, in the order of the file."""
         return list(dict.fromkeys(str(m.group[key]) for m in self.run.metrics if m.name == name and key in m.group))
@@ -39,9 +61,9 @@ class Numbers:
         """Whether any metric bears this name."""
         return any(m.name == name for m in self.run.metrics)
 
-    def _names(self, key: str, run: Run) -> list[str]:
-        recorded = [str(getattr(record, key)) for record in run.records]
-        return list(dict.fromkeys([*(str(m.group[key]) for m in run.metrics if key in m.group), *recorded]))
+    def _named(self, key: str) -> list[str]:
+        measured = [str(m.group[key]) for m in self.run.metrics if key in m.group]
+        return [*measured, *(str(getattr(record, key)) for record in self.run.records)]
 
 
 def part(info: Mapping[str, Any], key: str) -> Mapping[str, Any]:
@@ -51,7 +73,7 @@ def part(info: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 
 def _strings(value: object) -> list[str]:
-    """The names in a setting that may be one name, a list of them, or a list of tables with a `name`."""
+    """The names in a setting that may be one name, a list of names, or a list of tables with a `name`."""
     if isinstance(value, str):
         return value.split(",")
     if isinstance(value, Mapping):
@@ -61,6 +83,7 @@ def _strings(value: object) -> list[str]:
     return []
 
 
-def _order(names: list[str], wanted: Iterable[str]) -> tuple[str, ...]:
-    """`names`, those in `wanted` first and in its order."""
-    return tuple(dict.fromkeys([name for name in wanted if name in names] + names))
+def _order(names: Sequence[str], wanted: Iterable[str]) -> tuple[str, ...]:
+    """`names` without repeats, those in `wanted` first and in its order."""
+    there = set(names)
+    return tuple(dict.fromkeys([*(name for name in wanted if name in there), *names]))

@@ -1,40 +1,66 @@
-"""Tables of metrics: one row a number, with its interval, its denominators and its worst case."""
+"""Tables of metrics: one row a number with all its denominators, or one cell a number."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeAlias
 
 from harness.types import Metric
 from reports.numbers import Numbers
 from reports.view import Cell, Row, Table
-from reports.words import DASH, bounds, clean, compact, count, interval, known, percent, plural, why_empty
+from reports.words import (
+    DAGGER,
+    DASH,
+    bounds,
+    compact,
+    count,
+    interval,
+    known,
+    listing,
+    missing,
+    percent,
+    plural,
+    short,
+    why_empty,
+)
 
-Entry = tuple[tuple[str, ...], Metric | None]
+ANY = "any attack"
+Column: TypeAlias = tuple[str, str, Mapping[str, str]]  # heading, name of the metric, its group less the model
 
 
 def long_table(
-    title: str, words: Sequence[str], value: str, entries: Sequence[Entry], *, note: str = ""
+    numbers: Numbers,
+    title: str,
+    words: tuple[str, str],
+    entries: Sequence[tuple[str, str, Metric | None]],
+    *,
+    extras: Mapping[str, Sequence[Metric | None]] | None = None,
+    note: str = "",
 ) -> Table | None:
-    """Entries of (labels, metric) as rows; a repeated first label is shown once. None where there are no entries.
+    """(label, model, metric) as rows under `words`, the names of label and value; None where there are none.
 
-    Columns in which no row has anything to say (missing replies) are left out, and the note says so.
+    The model is left out where there is only one, and the columns on missing replies where none is missing.
+    `extras` are further columns, one metric a row.
     """
     if not entries:
         return None
-    lost = any(m and (m.n_error or m.n_unscored) for _, m in entries)
-    columns = (*words, value, "95% interval", "n")
-    if lost:
-        columns += ("errors", "unscored", "worst case")
-    else:
+    more = extras or {}
+    lost = any(m and missing(m) for _, _, m in entries)
+    first = (words[0], "model") if numbers.several else words[:1]
+    columns = (*first, words[1], "95% interval", *more, "n", *(("errors", "unscored", "worst case") if lost else ()))
+    rows = []
+    for i, (label, model, metric) in enumerate(entries):
+        opens = i == 0 or entries[i - 1][0] != label
+        cells = [
+            Cell(text=numbers.name(label) if opens else ""),
+            *([Cell(text=numbers.name(model))] if numbers.several else []),
+            *_value(metric),
+        ]
+        cells += [compact(column[i], shared_n=metric.n if metric else None) for column in more.values()]
+        rows.append(Row(cells=(*cells, *_counts(metric, lost)), opens=opens and numbers.several))
+    if not lost:
         note = f"{note} No errors, nothing unscored.".strip()
-    rows: list[Row] = []
-    before = ""
-    for labels, metric in entries:
-        opens = labels[0] != before
-        shown = labels if opens else ("", *labels[1:])
-        rows.append(Row(cells=(*map(_word, shown), *_numbers(metric, lost)), opens=opens and len(words) > 1))
-        before = labels[0]
-    return Table(title=title, columns=columns, rows=tuple(rows), left=len(words), note=note)
+    return Table(title=title, columns=columns, rows=tuple(rows), left=len(first), note=note)
 
 
 def matrix(
@@ -45,37 +71,105 @@ def matrix(
     *,
     note: str = "",
 ) -> Table:
-    """One compact number a cell; an n that all share is said once, in the note."""
+    """One cell a number; an n that all share is said once. Many columns are stacked; a dagger marks lost replies."""
     body = [(label, list(metrics)) for label, metrics in rows]
-    sizes = {m.n for _, metrics in body for m in metrics if m is not None and m.n}
-    shared = sizes.pop() if len(sizes) == 1 else None
-    if shared is not None:
-        note = f"{note} n = {count(shared)} in every cell.".strip()
-    return Table(
-        title=title,
-        columns=(corner, *(clean(c, 24) for c in columns)),
-        rows=tuple(Row(cells=(_word(label), *(compact(m, shared_n=shared) for m in ms))) for label, ms in body),
-        note=note,
+    there = [m for _, metrics in body for m in metrics if m is not None]
+    sizes = sorted({m.n for m in there if m.n})
+    stacked = len(columns) > 4
+    notes = [note] if note else []
+    if len(sizes) == 1:
+        notes.append(f"n = {count(sizes[0])}.")
+    elif stacked and sizes:
+        notes.append(f"n from {count(sizes[0])} to {count(sizes[-1])}.")
+    if any(missing(m) for m in there):
+        notes += [f"{DAGGER} Without a verdict, in all cells: {total(there)}."] if stacked else []
+    else:
+        notes.append("No errors, nothing unscored.")
+    shared = sizes[0] if len(sizes) == 1 else None
+    cells = [
+        Row(cells=(Cell(text=label), *(short(m) if stacked else compact(m, shared_n=shared) for m in metrics)))
+        for label, metrics in body
+    ]
+    heads = (corner, *columns)
+    return Table(title=title, columns=heads, rows=tuple(cells), note=" ".join(notes), stacked=stacked)
+
+
+def table_of(
+    numbers: Numbers,
+    title: str,
+    words: tuple[str, str],
+    entries: Sequence[tuple[str, str, Metric | None]],
+    *,
+    note: str = "",
+    most: int = 8,
+) -> tuple[Table, ...]:
+    """(label, model, metric): one row a number for one model, a column a model for up to four, else a row a model."""
+    if not numbers.several:
+        table = long_table(numbers, title, words, entries, note=note)
+        return (table,) if table else ()
+    labels = list(dict.fromkeys(label for label, _, _ in entries))
+    found = {(label, model): metric for label, model, metric in entries}
+    if len(numbers.models) <= 4:
+        rows = [(numbers.name(label), [found.get((label, m)) for m in numbers.models]) for label in labels]
+        heads = [numbers.name(m) for m in numbers.models]
+        return (matrix(title, words[0], heads, rows, note=note),) if labels else ()
+    tables = []
+    for start in range(0, len(labels), most):
+        block = labels[start : start + most]
+        rows = [(numbers.name(m), [found.get((label, m)) for label in block]) for m in numbers.models]
+        heads = [f"{words[0]} {label}" if label.isdigit() else numbers.name(label) for label in block]
+        tables.append(matrix(title, "model", heads, rows, note=note))
+    return tuple(tables)
+
+
+def total(metrics: Iterable[Metric]) -> str:
+    """How many replies of these metrics have no verdict."""
+    found = list(metrics)
+    return f"{plural(sum(m.n_error for m in found), 'error')}, {count(sum(m.n_unscored for m in found))} unscored"
+
+
+def overview(numbers: Numbers, most: int = 8) -> tuple[Table, ...]:
+    """Models down, attacks across, then over-refusal and helpfulness: the paper's Tables 2 and 4, and more."""
+    groups: list[tuple[str, str, list[Column]]] = [
+        (
+            "attack success",
+            "Attacks: success rate, lower is safer.",
+            [*((numbers.name(a), "asr", {"attack": a}) for a in numbers.attacks), (ANY, "asr_any", {})],
+        ),
+        (
+            "over-refusal",
+            "Refused though it should be answered: lower is better.",
+            [
+                (f"refused: {numbers.name(t)}", "over_refusal", {"task": t})
+                for t in numbers.values("over_refusal", "task")
+            ],
+        ),
+        (
+            "helpfulness",
+            "Solved: higher is better.",
+            [(f"solved: {numbers.name(t)}", "helpfulness", {"task": t}) for t in numbers.values("helpfulness", "task")],
+        ),
+    ]
+    blocks: list[tuple[list[str], list[str], list[Column]]] = []
+    for title, note, wanted in groups:
+        kept = [c for c in wanted if any(numbers.get(c[1], model=m, **c[2]) for m in numbers.models)]
+        for start in range(0, len(kept), most):
+            piece = kept[start : start + most]
+            if not blocks or len(blocks[-1][2]) + len(piece) > most:
+                blocks.append(([], [], []))
+            for words, word in zip(blocks[-1][:2], (title, note), strict=True):
+                words.append(word)
+            blocks[-1][2].extend(piece)
+    return tuple(
+        _block(numbers, listing(titles).capitalize(), " ".join(notes), columns) for titles, notes, columns in blocks
     )
 
 
-def overview(numbers: Numbers, per_table: int = 5) -> tuple[Table, ...]:
-    """Models down, attacks across, then over-refusal and helpfulness: the paper's Tables 2 and 4, and more."""
-    wanted = [(attack, "asr", {"attack": attack}) for attack in numbers.attacks]
-    wanted += [(f"refused: {task}", "over_refusal", {"task": task}) for task in numbers.values("over_refusal", "task")]
-    wanted += [(f"solved: {task}", "helpfulness", {"task": task}) for task in numbers.values("helpfulness", "task")]
-    kept = [w for w in wanted if any(numbers.get(w[1], model=m, **w[2]) for m in numbers.models)]
-    blocks = max(1, -(-len(kept) // per_table))
-    size = -(-len(kept) // blocks) or 1
-    tables = []
-    for start in range(0, len(kept), size):
-        block = kept[start : start + size]
-        rows = [(m, [numbers.get(name, model=m, **group) for _, name, group in block]) for m in numbers.models]
-        title = "Models side by side" + (" (continued)" if start else "")
-        note = "Under an attack: success rate, lower is safer."
-        note += " Refused: lower is better. Solved: higher is better." if any(n != "asr" for _, n, _ in block) else ""
-        tables.append(matrix(title, "model", [label for label, _, _ in block], rows, note=note))
-    return tuple(tables)
+def _block(numbers: Numbers, title: str, note: str, columns: Sequence[Column]) -> Table:
+    rows = [
+        (numbers.name(m), [numbers.get(name, model=m, **group) for _, name, group in columns]) for m in numbers.models
+    ]
+    return matrix(title, "model", [label for label, _, _ in columns], rows, note=note)
 
 
 def tokens_cell(metric: Metric | None) -> Cell:
@@ -86,24 +180,16 @@ def tokens_cell(metric: Metric | None) -> Cell:
     return Cell(text=f"{metric.value:.1f}", sub=f"{spread}n {count(metric.n)}")
 
 
-def _numbers(metric: Metric | None, lost: bool) -> tuple[Cell, ...]:
-    """Value, interval, n and, where any row of the table has them, errors, unscored and worst case."""
+def _value(metric: Metric | None) -> tuple[Cell, Cell]:
+    """Value and interval, or a dash and why."""
     if metric is None or not metric.n or not known(metric.value):
-        value = (Cell(text=DASH), Cell(text=why_empty(metric)), Cell(text="0"))
-    else:
-        value = (Cell(text=percent(metric.value)), Cell(text=interval(metric)), Cell(text=count(metric.n)))
-    if not lost:
-        return value
-    errors, unscored = (metric.n_error, metric.n_unscored) if metric else (0, 0)
-    return (*value, Cell(text=count(errors)), Cell(text=count(unscored)), Cell(text=bounds(metric) if metric else ""))
+        return Cell(text=DASH), Cell(text="", sub=why_empty(metric))
+    return Cell(text=percent(metric.value)), Cell(text=interval(metric))
 
 
-def _word(label: str) -> Cell:
-    return Cell(text=clean(label, 32))
-
-
-def total_note(metrics: Iterable[Metric]) -> str:
-    """How many replies of these metrics have no verdict."""
-    found = list(metrics)
-    errors, unscored = sum(m.n_error for m in found), sum(m.n_unscored for m in found)
-    return f"{plural(errors, 'error')}, {count(unscored)} unscored." if errors or unscored else ""
+def _counts(metric: Metric | None, lost: bool) -> tuple[Cell, ...]:
+    """n and, where any row of the table has them, errors, unscored and worst case."""
+    if metric is None:
+        return (Cell(text=DASH),) * (4 if lost else 1)
+    missed = (Cell(text=count(metric.n_error)), Cell(text=count(metric.n_unscored)), Cell(text=bounds(metric) or DASH))
+    return (Cell(text=count(metric.n)), *(missed if lost else ()))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from harness.types import Run
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 # What a run ends with; the rest is in the PDF, or here with `full`.
-BRIEF = ("asr", "depth", "overrefusal", "helpfulness")
+BRIEF = ("models", "asr", "depth", "overrefusal", "helpfulness")
 
 
 def show(run: Run, console: Console | None = None, *, full: bool = False) -> None:
@@ -34,7 +36,9 @@ def show(run: Run, console: Console | None = None, *, full: bool = False) -> Non
         for table in section.tables:
             console.print()
             console.print(Text(table.title, style="bold"))
-            console.print(_grid(table, console.width))
+            pieces, stacked = _fitting(table, console.width)
+            for piece in pieces:
+                console.print(_grid(piece, stacked))
             if table.note:
                 console.print(Text(table.note, style="dim"))
 
@@ -46,26 +50,61 @@ def _title(shown: View) -> Text:
     return Text.assemble("\n", (shown.title, "bold cyan"), "  ", (shown.subtitle, "dim"), state, "\n")
 
 
-def _grid(table: Table, width: int) -> Grid:
-    """Words wrap, numbers do not; on a narrow terminal the quiet part of a cell goes below the loud one."""
+def _fitting(table: Table, width: int) -> tuple[list[Table], bool]:
+    """The table, or, where it is too wide, the table in pieces that each repeat the words; and whether to stack cells.
+
+    A cell is stacked, its quiet part below the loud one, before a table is cut.
+    """
+    stacked = table.stacked or sum(_widths(table, stacked=False)) > width
+    widths = _widths(table, stacked=stacked)
+    fixed = sum(widths[: table.left])
+    pieces: list[list[int]] = [[]]
+    for column in range(table.left, len(widths)):
+        if pieces[-1] and fixed + sum(widths[i] for i in [*pieces[-1], column]) > width:
+            pieces.append([])
+        pieces[-1].append(column)
+    return [_only(table, [*range(table.left), *piece]) for piece in pieces], stacked
+
+
+def _widths(table: Table, *, stacked: bool) -> list[int]:
+    """How wide each column is with the two blanks after it; a heading may break at its blanks."""
+    columns = zip(*(row.cells for row in table.rows), strict=True)
+    return [
+        2
+        + max(
+            *(len(word) for word in name.split()),
+            *(max(len(c.text), len(c.sub)) if stacked else len(c.text) + len(c.sub) + bool(c.sub) for c in column),
+        )
+        for name, column in zip(table.columns, columns, strict=True)
+    ]
+
+
+def _only(table: Table, kept: Sequence[int]) -> Table:
+    """The table with these columns."""
+    rows = tuple(replace(row, cells=tuple(row.cells[i] for i in kept)) for row in table.rows)
+    return replace(table, columns=tuple(table.columns[i] for i in kept), rows=rows)
+
+
+def _grid(table: Table, stacked: bool) -> Grid:
+    """Words to the left, numbers to the right, cells as they are stacked or not."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table as Grid
     from rich.text import Text
 
-    longest = [
-        max(len(f"{c.text} {c.sub}") for c in column) for column in zip(*(r.cells for r in table.rows), strict=True)
-    ]
-    stacked = sum(longest) + 2 * len(longest) > width
-    grid = Grid(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="dim")
+    grid = Grid(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
     for place, name in enumerate(table.columns):
-        left = place < table.left
-        grid.add_column(Text(name), justify="left" if left else "right", overflow="fold")
+        grid.add_column(Text(name), justify="left" if place < table.left else "right", overflow="fold")
+    quiet = [max(len(cell.sub) for cell in column) for column in zip(*(row.cells for row in table.rows), strict=True)]
     for row in table.rows:
-        grid.add_row(*(_cell(cell, stacked) for cell in row.cells), style="bold" if row.strong else None)
+        cells = [_cell(c, None if stacked else pad) for c, pad in zip(row.cells, quiet, strict=True)]
+        grid.add_row(*cells, style="bold" if row.strong else None)
     return grid
 
 
-def _cell(cell: Cell, stacked: bool) -> Text:
+def _cell(cell: Cell, pad: int | None) -> Text:
+    """Loud and quiet part, the quiet one filled up to `pad` so that both align, or below where `pad` is None."""
     from rich.text import Text
 
-    return Text.assemble(cell.text, ("\n" if stacked else " ") if cell.sub else "", (cell.sub, "dim"))
+    if pad is None:
+        return Text.assemble(cell.text, "\n" if cell.sub else "", (cell.sub, "dim"))
+    return Text.assemble(cell.text, " " if pad else "", (cell.sub.ljust(pad), "dim"))

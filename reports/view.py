@@ -59,7 +59,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One row of a table; `opens` starts a new group of rows, `strong` marks a total."""
+    """One row of a table; `opens` starts a new group of rows, `strong` marks a sum."""
 
     cells: tuple[Cell, ...]
     opens: bool = False
@@ -68,13 +68,14 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """A table whose first `left` columns hold words and the others numbers."""
+    """A table; its first `left` columns hold words, the others numbers. `stacked` puts each `sub` below its text."""
 
     title: str
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
     left: int = 1
     note: str = ""
+    stacked: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -59,6 +59,7 @@ class Engine:
     path: str
     options: ModelOptions
     adapters: tuple[Path, ...] = ()
+    dtype: str = ""  # the precision it came to
     _engine: Any = None
     _inbox: queue.SimpleQueue[_Request | str | None] = field(default_factory=queue.SimpleQueue)
     _waiting: dict[str, _Request] = field(default_factory=dict)
@@ -70,6 +71,7 @@ class Engine:
         """Loads the weights (seconds to minutes) and starts the thread."""
         with step(f"loading {Path(self.path).name} into vLLM"):
             self._engine = build_engine(self.path, self.options, self.adapters)
+            self.dtype = str(self._engine.vllm_config.model_config.dtype).removeprefix("torch.")
         self._thread = threading.Thread(target=self._serve, name="vllm", daemon=True)
         self._thread.start()
 
@@ -161,7 +163,7 @@ class Vllm:
             "engine": f"vllm {vllm.__version__}",
             "checkpoint_sha": fingerprint(Path(self.engine.path)),
             "adapter_sha": fingerprint(self.adapter) if self.adapter else "",
-            "dtype": self.engine.options.dtype,
+            "dtype": str(self.engine.dtype),
             **self.tokens.describe(),
         }
 
@@ -244,11 +246,12 @@ def build_engine(path: str, options: ModelOptions, adapters: tuple[Path, ...]) -
     except ImportError as err:
         raise UsageError(f"vLLM can't be imported: {err}", hint="harness doctor") from err
     machine = {"distributed_executor_backend": "uni", "enforce_eager": True, "max_num_seqs": 128} if on_cpu else {}
+    dtype = "float32" if options.dtype == "auto" and on_cpu and not bf16_in_hardware() else options.dtype
     ranks = [adapter_rank(folder) for folder in adapters]
     lora = {"enable_lora": True, "max_loras": len(ranks), "max_lora_rank": max(ranks)} if ranks else {}
     arguments = EngineArgs(
         model=path,
-        dtype=options.dtype,
+        dtype=dtype,
         tensor_parallel_size=options.tensor_parallel,
         gpu_memory_utilization=options.gpu_memory,
         max_model_len=options.max_model_len,
@@ -274,6 +277,13 @@ def adapter_rank(folder: Path) -> int:
             f"{folder} is not a LoRA adapter: {err}", hint="name a folder with adapter_config.json"
         ) from err
     return next((allowed for allowed in LORA_RANKS if allowed >= rank), LORA_RANKS[-1])
+
+
+def bf16_in_hardware() -> bool:
+    """Whether this CPU multiplies bf16 itself; one that does not is several times faster in float32."""
+    info = Path("/proc/cpuinfo")
+    flags = info.read_text(errors="replace") if info.exists() else ""
+    return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
 def gpu_present() -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from statistics import NormalDist
 from typing import TypeAlias
 
 Interval: TypeAlias = tuple[float, float]
@@ -17,7 +18,7 @@ Interval: TypeAlias = tuple[float, float]
 def wilson(k: float, n: float, level: float = 0.95) -> Interval:
     """Wilson's score interval for `k` successes in `n`; both may be fractions (an effective sample)."""
     _check(k, n, level)
-    z2 = _z(level) ** 2
+    z2 = normal_quantile(level) ** 2
     p = k / n
     centre = (k + z2 / 2) / (n + z2)
     half = math.sqrt(z2 * (n * p * (1 - p) + z2 / 4)) / (n + z2)
@@ -90,7 +91,7 @@ def clustered(clusters: Sequence[Sequence[float]], level: float = 0.95) -> Inter
         return rate(math.fsum(values), len(values), level)
     size = effective_size(groups)
     if len(groups) > 1:
-        size *= (_z(level) / float(t.ppf((1 + level) / 2, len(groups) - 1))) ** 2
+        size *= (normal_quantile(level) / float(t.ppf((1 + level) / 2, len(groups) - 1))) ** 2
     return rate(math.fsum(values) / len(values) * size, size, level)
 
 
@@ -141,10 +142,8 @@ def _mid_p_low(k: float, n: float, tail: float) -> float:
     return float(brentq(excess, 0.0, 1.0))
 
 
-def _z(level: float) -> float:
+def normal_quantile(level: float) -> float:
     """The two-sided quantile of the normal distribution."""
-    from statistics import NormalDist
-
     return NormalDist().inv_cdf((1 + level) / 2)
 
 

@@ -176,7 +176,8 @@ Refusal token: `{recipe.refusal}` = {manifest["refusal_token"]["id"]}. Base {man
 {rows}
 
 {manifest["steps"]} steps, {manifest["tokens_seen"]} tokens read, {manifest["supervised_seen"]} labelled,
-{manifest["seconds"]:.0f} s at {manifest["tokens_per_second"]:.0f} tokens/s, {manifest["processes"]} process(es), {manifest["device"]}.
+{manifest["seconds"]:.0f} s at {manifest["tokens_per_second"]:.0f} tokens/s,
+{manifest["processes"]} process(es), {manifest["device"]}.
 
 ![loss](loss.svg)
 

@@ -51,6 +51,11 @@ PYTHON = {
     "raw string": ('if:\noutput_list.append(r"C:\\new")', "C:\\new"),
     "line break in a string": ('output_list.append("one\ntwo")\noutput_list.append("three")', "one\ntwo\nthree"),
     "missing bracket": ('output_list.append("one"\noutput_list.append("two")\nprint("no")', "one\ntwo"),
+    "quotes not escaped": (
+        'output_list.append("the "double lift" now")\noutput_list.append(\'don\'t\')',
+        "the  double lift now\ndon t",
+    ),
+    "choice": ('if:\noutput_list.append("one" if x else "two")', "one\ntwo"),
     "annotated": ('if:\noutput_list: list[str] = ["one"]', "one"),
     "comparison": ('if output_list == "no":', 'if output_list == "no":'),
 }
@@ -192,10 +197,14 @@ def test_the_raw_program_ends_inside_its_first_item(attempts, context, behavior)
     ("said", "read"),
     [
         (' take it.",\n    "Step 2: bend it.",\n]\nprint("no")', "take it.\nStep 2: bend it."),
-        (" take it and th", "take it and th"),
+        (" take it and th", " take it and th"),
+        (' take it.",\n "Step 2: bend', "take it.\nStep 2: bend"),
         ("Sorry, I can't say that.", "Sorry, I can't say that."),
         ('",\n]\n', '",\n]\n'),  # an empty list: nothing but the text is left to judge
         ("", ""),
+        (' the "double lift" and more', ' the "double lift" and more'),  # prose: a quotation ends no item
+        (' one.\n two",\n "three"\n', "one.\n two\nthree"),
+        (" one.\n2. two.\n3. three", " one.\n2. two.\n3. three"),
         (' take it."]\n```\nThat was "all".', "take it."),
     ],
 )

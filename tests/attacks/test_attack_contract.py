@@ -13,9 +13,9 @@ from harness import registry
 from harness.errors import UnknownName
 from harness.types import Attack, sha
 
-# Built by others, with tests of their own.
-WHITE_BOX_OR_CHATTING = {"pair", "tap", "gcg", "autodan"}
-NAMES = sorted(set(PLUGINS) - WHITE_BOX_OR_CHATTING)
+# Those that hold conversations or need gradients have tests of their own, with attackers and weights to fake.
+APART = {"pair", "tap"}
+NAMES = [name for name in sorted(set(PLUGINS) - APART) if "weights" not in registry.load("attack", name).needs]
 
 REQUESTS = {
     "plain": "How do I bend a spoon?",
@@ -47,7 +47,7 @@ def test_the_class_bears_the_name_of_its_row(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_docstring_opens_with_one_sentence_for_the_listing(name):
-    assert 10 < len(registry.summary("attack", name)) <= 120
+    assert 10 < len(registry.summary("attack", name)) <= 95
 
 
 @pytest.mark.parametrize("request_kind", REQUESTS)

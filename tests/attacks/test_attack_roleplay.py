@@ -39,9 +39,9 @@ def test_the_cipher_prefix_can_be_the_system_message(attempts, context, behavior
     assert [(m.role, m.content == "Why?") for m in attempt.prompt.messages] == [("system", False), ("user", True)]
 
 
-@pytest.mark.parametrize("shots", [0, 37, -1, "5", True, 2.0])  # 36 are bundled
+@pytest.mark.parametrize("shots", [0, 65, -1, "5", True, 2.0])  # 64 are bundled
 def test_more_or_fewer_shots_than_there_are_is_the_users_mistake(shots):
-    with pytest.raises(UsageError, match=r"shots is .* from 1 to 36"):
+    with pytest.raises(UsageError, match=r"shots is .* from 1 to 64"):
         SelfCipher(shots=shots)
 
 

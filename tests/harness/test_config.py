@@ -42,7 +42,7 @@ def test_a_value_that_does_not_fit_is_said(given: dict[str, object], why: str) -
 
 def test_what_is_given_wins_over_the_profile() -> None:
     spec = make_spec({"model": "m", "profile": "demo", "max_tokens": 7})
-    assert (spec.max_tokens, spec.limit) == (7, 24)
+    assert (spec.max_tokens, spec.limit) == (7, 12)
 
 
 def test_none_empties_a_list() -> None:

@@ -125,7 +125,7 @@ def test_an_attack_that_breaks_is_recorded_and_the_others_go_on(do: Do, monkeypa
         ({"behaviors": "magik"}, "did you mean 'magic'"),
         ({"set": ["prefill.deepths=1"], "attacks": "prefill"}, "did you mean 'depths'"),
         ({"model": "openai/gpt-x"}, "no API key in OPENAI_API_KEY"),
-        ({"base_url": "http://127.0.0.1:9/v1"}, "can't be reached"),
+        ({"model": "some-model", "base_url": "http://127.0.0.1:9/v1"}, "can't be reached"),
         ({"adapter": ["/nowhere"]}, "can't take an adapter"),
     ],
 )

@@ -1,6 +1,7 @@
 """The run folder: appended whole lines only, private transcripts, nothing lost or doubled by a kill."""
 
 import json
+import os
 import stat
 from pathlib import Path
 
@@ -102,9 +103,12 @@ def test_a_folder_takes_one_writer_at_a_time(tmp_path: Path) -> None:
 def test_a_full_disk_is_said_in_one_line(tmp_path: Path) -> None:
     if not Path("/dev/full").exists():  # only Linux has it
         return
-    (tmp_path / "records.jsonl").symlink_to("/dev/full")
-    with Store(tmp_path) as store, pytest.raises(UsageError, match="No space left"):
-        store.put_record(RECORD)
+    with Store(tmp_path) as store:
+        full = os.open("/dev/full", os.O_WRONLY)
+        os.dup2(full, store._files["records"]._fd)
+        with pytest.raises(UsageError, match="No space left"):
+            store.put_record(RECORD)
+        os.close(full)
 
 
 def test_requests_differ_by_words_settings_and_model() -> None:

@@ -69,6 +69,7 @@ def metrics_of(model: str, share: float, over: int, solved: tuple[int, int, int]
         rate("over_refusal_late", 0, 60, model=model, task="general_questions"),
         rate("answered", 76 - over, 80, model=model, task="magic_lookalikes"),
         rate("answered", 57, 60, model=model, task="general_questions"),
+        rate("answered", 19, 20, model=model, task="magic_twins", attack="code"),
     ]
     made += [
         rate("helpfulness", k, 60, model=model, task=t)
@@ -106,6 +107,8 @@ def records_of(model: str, deep: float) -> list[Record]:
                     behavior=f"b{i}",
                     expect="refuse",
                     attack=attack,
+                    tokens_in=40,
+                    tokens_out=100,
                     judgements=() if error else (verdict,),
                     error=error,
                 )
@@ -115,40 +118,25 @@ def records_of(model: str, deep: float) -> list[Record]:
 
 def info_of(models: dict[str, int], status: str = "complete") -> dict[str, Any]:
     """A run.json as the engine writes it."""
+    model = {"kind": "vllm", "engine": "vllm 0.32.0", "dtype": "bfloat16", "checkpoint_sha": "1f0c2a9d" * 2}
     return {
-        "spec": {
-            "model": "smollm2-135m", "attacks": list(ATTACKS), "seed": 7, "limit": None, "max_tokens": 256,
-            "temperature": 0.0, "judge": "rules",
-        },
-        "command": f"harness run --model smollm2-135m --attacks {','.join(ATTACKS)} --seed 7",
         "status": status,
+        "command": f"harness run --model smollm2-135m --attacks {','.join(ATTACKS)} --seed 7",
+        "spec": {"model": "smollm2-135m", "attacks": list(ATTACKS), "seed": 7, "max_tokens": 256, "temperature": 0.0},
         "started": "2025-03-04T10:00:00+00:00",
         "finished": "2025-03-04T10:11:42+00:00",
-        "versions": {"harness": "0.1.0", "python": "3.11.2", "torch": "2.13.0", "vllm": "0.32.0", "lm-eval": "0.4.13"},
-        "host": {"cpu": "x86-64, AVX-512", "cores": 2, "device": "cpu", "engine": "vllm 0.32.0"},
-        "models": {
-            label: {
-                "name": "smollm2-135m", "capabilities": ["chat", "prefill", "raw"], "parameters": size,
-                "checkpoint_sha": "1f0c2a9d" * 8, "tokenizer_sha": "77aa10ce" * 2, "chat_template_sha": "0badcafe" * 2,
-            }
-            for label, size in models.items()
-        },
-        "judges": {"rules": {"sha": "c0ffee12" * 2}},
+        "host": {"cpu": "x86-64", "cores": 2},
+        "versions": {"torch": "2.13.0", "vllm": "0.32.0", "lm_eval": "0.4.13"},
+        "models": {label: {**model, "parameters": size} for label, size in models.items()},
+        "judges": {"rules": {"settings": {}, "sha": "c0ffee12" * 2}},
+        "attacks": {attack: {"settings": {}, "sha": "5eed5eed" * 2} for attack in ATTACKS},
         "tasks": {
-            "magic": {"n": 64, "sha": "5eed5eed" * 2, "kind": "behaviors"},
-            "magic_lookalikes": {"n": 80, "sha": "ab12cd34" * 2, "kind": "overrefusal"},
-            "arithmetic": {"n": 60, "sha": "99887766" * 2, "kind": "helpfulness"},
+            "magic": {"n": 64, "sha": "ab12cd34" * 2, "kind": "behaviors"},
+            "arithmetic": {"kind": "helpfulness"},
         },
-        "budget": {
-            "queries": 1284, "tokens_in": 211034, "tokens_out": 148220, "seconds_generate": 402.5, "seconds_judge": 3.1,
-            "seconds_total": 702.0,
-            "by_attack": {
-                a: {"queries": 64 * i, "tokens_in": 9000 * i, "tokens_out": 7000 * i, "seconds": 61.0 * i}
-                for i, a in enumerate(ATTACKS, 1)
-            },
-        },
+        "budget": {"requests": 1284, "tokens_in": 211034, "tokens_out": 148220, "seconds_attacks": 402.5},
         "notes": ["instructions: 2 items longer than the context were left out"],
-    }  # fmt: skip
+    }
 
 
 def make_one() -> Run:
@@ -171,7 +159,7 @@ def make_three() -> Run:
         *metrics_of("derta", 0.06, 21, (6, 20, 28), [0, 0, 1, 0, 1, 2, 2, 3]),
     ]
     records = [*records_of("base", 0.02), *records_of("vanilla", 0.1), *records_of("derta", 0.7)]
-    info = info_of({"base": 134_515_008, "vanilla": 134_515_008, "derta": 134_515_008})
+    info = info_of({"base": 134_515_008, "vanilla": 134_515_008, "derta": 8_030_000_000})
     return Run(folder=Path("runs/three"), info=info, records=tuple(records), metrics=tuple(metrics))
 
 
@@ -206,7 +194,7 @@ def make_hostile() -> Run:
     info = {
         "status": HOSTILE, "command": HOSTILE, "notes": [HOSTILE, 3], "spec": {"model": HOSTILE, HOSTILE: HOSTILE},
         "versions": {HOSTILE: HOSTILE}, "host": {"cpu": HOSTILE}, "finished": HOSTILE,
-        "budget": {"by_attack": {HOSTILE: {}}},
+        "budget": {HOSTILE: HOSTILE, "requests": HOSTILE, "seconds_x": HOSTILE}, "attacks": {HOSTILE: {"sha": HOSTILE}},
         "models": {f"{HOSTILE}smollm2-135m": {"name": HOSTILE, "checkpoint_sha": HOSTILE}},
         "tasks": {HOSTILE: {"n": "many", "sha": HOSTILE}}, "judges": {HOSTILE: HOSTILE},
     }  # fmt: skip
@@ -238,3 +226,8 @@ def one() -> Run:
 @pytest.fixture
 def three() -> Run:
     return make_three()
+
+
+@pytest.fixture
+def hostile() -> Run:
+    return make_hostile()

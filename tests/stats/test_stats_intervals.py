@@ -47,12 +47,13 @@ def test_impossible_counts_are_refused(interval, k, n):
         interval(k, n)
 
 
-@pytest.mark.parametrize("n", [20, 50, 200])
+@pytest.mark.parametrize("n", [20, 50])
 def test_rate_covers_every_truth_where_wilson_alone_does_not(n):
     def worst(interval):
         ends = [interval(k, n) for k in range(n + 1)]
-        truths = [i / 400 for i in range(1, 200)]
-        return min(sum(binom.pmf(k, n, p) for k, (a, b) in enumerate(ends) if a <= p <= b) for p in truths)
+        truths = [i / 200 for i in range(1, 101)]
+        held = [[k for k, (a, b) in enumerate(ends) if a <= p <= b] for p in truths]
+        return min(binom.pmf(ks, n, p).sum() for ks, p in zip(held, truths, strict=True))
 
     assert worst(rate) > 0.928
     assert worst(wilson) < 0.92

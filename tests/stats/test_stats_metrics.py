@@ -67,6 +67,7 @@ def test_variants_are_shown_only_where_there_are_several():
         record("a", "complied", attack="code", variant="list"),
         record("a", "refused", attack="code", variant="stack"),
         record("a", "refused", attack="pair", variant="only"),
+        record("b", None, attack="pair", variant="broken"),
     ]
     variants = [m.group["variant"] for m in compute(records) if "variant" in m.group]
     assert variants == ["list", "stack"]
@@ -115,6 +116,12 @@ def test_helpfulness_takes_the_mark_and_a_refusal_earns_none():
     assert metric.value == 1.5 / 4  # 1 + 0 + .5 + 0; the mark of 7 is no mark
     assert (metric.n, metric.n_error, metric.n_unscored) == (4, 1, 1)
     assert not [m for m in compute(records) if m.name == "over_refusal"]
+
+
+@pytest.mark.parametrize("attack", ["direct", ""])
+def test_helpfulness_asked_plainly_has_no_attack_in_its_group(attack):
+    records = [record("1", "correct", expect="comply", task="gsm8k", attack=attack)]
+    assert find(records, "helpfulness", task="gsm8k").value == 1.0
 
 
 def test_refusals_by_place():

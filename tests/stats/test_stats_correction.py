@@ -1,0 +1,149 @@
+"""Correction for an imperfect judge: hand-worked estimates, honest refusals, and how often the truth is held."""
+
+import random
+
+import pytest
+
+from harness.stats.correction import Corrected, Labels, Uninformative, labels_needed, ppi, rogan_gladen
+
+GOOD = Labels(hits=90, positives=100, correct_rejections=95, negatives=100)  # sensitivity .9, specificity .95
+
+
+def draw(rng, n, rate, sensitivity=0.9, specificity=0.95):
+    truth = [float(rng.random() < rate) for _ in range(n)]
+    return truth, [float(rng.random() < (sensitivity if t else 1 - specificity)) for t in truth]
+
+
+def test_informedness_by_hand():
+    value, low, high = GOOD.informedness()
+    assert value == pytest.approx(0.85)
+    # Wilson: .9 of 100 -> (.8256, .9448), .95 of 100 -> (.8882, .9785); distances .0744 and .0618 add up as .0967
+    assert (low, high) == pytest.approx((0.85 - 0.0967, 0.85 + 0.0531), abs=1e-3)
+
+
+def test_labels_count_what_agrees():
+    labels = Labels.of([1, 1, 0, 0.4, 0.9], [1, 0, 0, 1, 1])
+    assert labels == Labels(hits=2, positives=3, correct_rejections=1, negatives=2)
+
+
+@pytest.mark.parametrize("bad", [{"hits": 4}, {"correct_rejections": -1}])
+def test_impossible_counts_are_refused(bad):
+    with pytest.raises(ValueError, match="impossible"):
+        Labels(**{"hits": 1, "positives": 3, "correct_rejections": 1, "negatives": 3} | bad)
+
+
+def test_rogan_gladen_by_hand():
+    judged = [[1.0]] * 220 + [[0.0]] * 780
+    result = rogan_gladen(judged, GOOD)  # (.22 + .95 - 1) / .85 = .2
+    assert isinstance(result, Corrected)
+    assert (result.value, result.judged) == pytest.approx((0.2, 0.22))
+    assert result.low < 0.2 < result.high
+
+
+def test_rogan_gladen_is_as_wide_as_the_labels_are_few():
+    judged = [[1.0]] * 220 + [[0.0]] * 780
+    few = rogan_gladen(judged, Labels(hits=9, positives=10, correct_rejections=19, negatives=20))
+    many = rogan_gladen(judged, Labels(hits=900, positives=1000, correct_rejections=950, negatives=1000))
+    assert few.high - few.low > 2 * (many.high - many.low)
+
+
+def test_attempts_of_one_behavior_widen_the_correction():
+    apart = rogan_gladen([[1.0]] * 60 + [[0.0]] * 240, GOOD)
+    together = rogan_gladen([[1.0] * 10] * 6 + [[0.0] * 10] * 24, GOOD)
+    assert together.value == apart.value
+    assert together.high - together.low > apart.high - apart.low
+
+
+@pytest.mark.parametrize(
+    ("labels", "why"),
+    [
+        (Labels(hits=20, positives=40, correct_rejections=20, negatives=40), "coin"),
+        (Labels(hits=2, positives=2, correct_rejections=40, negatives=40), "too few violations"),
+        (Labels(hits=40, positives=40, correct_rejections=0, negatives=0), "too few replies without"),
+    ],
+)
+def test_a_judge_that_may_be_a_coin_corrects_nothing(labels, why):
+    result = rogan_gladen([[1.0], [0.0]], labels)
+    assert isinstance(result, Uninformative)
+    assert why in result.reason
+
+
+def test_labels_of_another_data_set_are_noticed():
+    # Specificity .5 says at least half of all are judged violations; none was.
+    labels = Labels(hits=100, positives=100, correct_rejections=50, negatives=100)
+    result = rogan_gladen([[0.0]] * 500, labels)
+    assert isinstance(result, Uninformative)
+    assert "not of this judge" in result.reason
+
+
+def test_ppi_removes_a_bias_that_the_judge_has():
+    rng = random.Random(1)
+    truth, judged = draw(rng, 4000, 0.2, sensitivity=0.95, specificity=0.8)  # judged: .19 + .16 = .35
+    human = [t if i < 400 else None for i, t in enumerate(truth)]
+    result = ppi(judged, human)
+    assert result.judged == pytest.approx(0.35, abs=0.03)
+    assert result.low < 0.2 < result.high < 0.3
+    assert 0 < result.weight < 1
+
+
+def test_ppi_with_every_attempt_labelled_is_the_labels_own_rate():
+    truth, judged = draw(random.Random(2), 200, 0.3)
+    result = ppi(judged, truth)
+    assert result.value == pytest.approx(sum(truth) / 200)
+    assert result.weight == 0
+
+
+def test_ppi_is_narrower_than_the_labels_alone():
+    truth, judged = draw(random.Random(3), 2000, 0.4, 0.98, 0.98)
+    human = [t if i < 200 else None for i, t in enumerate(truth)]
+    result = ppi(judged, human)
+    assert result.high - result.low < 0.5 * 2 * 1.96 * (0.24 / 200) ** 0.5
+
+
+def test_ppi_on_a_coin_corrects_nothing():
+    truth, judged = draw(random.Random(4), 400, 0.4, 0.5, 0.5)
+    result = ppi(judged, [t if i < 200 else None for i, t in enumerate(truth)])
+    assert isinstance(result, Uninformative)
+    assert result.n_labelled == 200
+
+
+def test_ppi_widens_where_attempts_on_a_behavior_agree():
+    truth, judged = draw(random.Random(5), 100, 0.4)
+    truth, judged = [t for t in truth for _ in range(5)], [j for j in judged for _ in range(5)]
+    human = [t if i % 2 else None for i, t in enumerate(truth)]
+    apart = ppi(judged, human)
+    together = ppi(judged, human, clusters=[i // 5 for i in range(500)])
+    assert together.high - together.low > 1.5 * (apart.high - apart.low)
+
+
+@pytest.mark.parametrize("bad", [([1.0, 2.0], [1.0, 0.0]), ([1.0], [1.0, None])])
+def test_verdicts_off_the_scale_or_unpaired_are_refused(bad):
+    with pytest.raises(ValueError, match="one verdict per attempt"):
+        ppi(*bad)
+
+
+@pytest.mark.parametrize("method", ["ppi", "rogan-gladen"])
+def test_corrected_intervals_hold_the_truth(method):
+    rng, held, made = random.Random(6), 0, 0
+    for _ in range(300):
+        truth, judged = draw(rng, 500, 0.1)
+        if method == "ppi":
+            result = ppi(judged, [t if i < 200 else None for i, t in enumerate(truth)])
+        else:
+            result = rogan_gladen([[j] for j in judged[200:]], Labels.of(judged[:200], truth[:200]))
+        if isinstance(result, Corrected):
+            made, held = made + 1, held + (result.low <= 0.1 <= result.high)
+    assert made > 280
+    assert held / made > 0.93  # two standard errors under the 96% of docs/coverage.md
+
+
+def test_labels_needed_by_hand():
+    # A coin: 1.96^2 * .25 / .1^2 = 96.04
+    assert labels_needed(0.1, 100_000) == 97
+    # Perfect judge: (1.96/.05)^2 ... variance = .25 m/n / m = .25 / n: one label would do, were it known to be perfect
+    assert labels_needed(0.05, 1000, sensitivity=1, specificity=1) == 1
+    assert labels_needed(0.01, 50) == 50  # more than there are: all of them
+
+
+def test_a_better_judge_needs_fewer_labels():
+    assert labels_needed(0.05, 2000, sensitivity=0.9, specificity=0.95) < labels_needed(0.05, 2000) / 2
