@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import DataError
-from harness.progress import bar
+from harness.progress import Bar
 from harness.train.data import Helpful, TrainSet, Triple, lines, load, save
 from harness.types import Completion, Model, Prompt, Sampling
 
@@ -176,16 +176,15 @@ async def ask(model: Model | None, prompts: Sequence[Prompt], tokens: int, title
     """Greedy replies to all prompts, in order, all of them in flight at once."""
     if model is None or not prompts:
         return []
-    progress = bar(len(prompts), title)
+    with Bar(len(prompts), f"{title} replies", unit="reply") as bar:
 
-    async def one(prompt: Prompt) -> Completion:
-        reply = await model.generate(prompt, Sampling(max_tokens=tokens))
-        progress.update(1)
-        return reply
+        async def one(prompt: Prompt) -> Completion:
+            reply = await model.generate(prompt, Sampling(max_tokens=tokens))
+            bar.tokens(reply.tokens_out)
+            bar.done()
+            return reply
 
-    replies = await asyncio.gather(*map(one, prompts))
-    progress.close()
-    return list(replies)
+        return list(await asyncio.gather(*map(one, prompts)))
 
 
 def loops(text: str, width: int = 5) -> bool:
