@@ -12,7 +12,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from conftest import RUNS, make_hostile
+from report_runs import RUNS, make_hostile
 from markdown_it import MarkdownIt
 from rich.console import Console
 
