@@ -12,6 +12,9 @@ from typing import Any
 import click
 
 from harness import __version__, progress
+from harness.commands.gate import baseline, compare, gate
+from harness.commands.score import score
+from harness.commands.train import train
 from harness.config import RunSpec, make_spec, read_yaml
 from harness.errors import HarnessError
 
@@ -151,6 +154,13 @@ def ls(what: str | None) -> None:
 
     for line in listing(what):
         click.echo(line)
+
+
+cli.add_command(gate)
+cli.add_command(compare)
+cli.add_command(baseline)
+cli.add_command(train)
+cli.add_command(score)
 
 
 @cli.command()
