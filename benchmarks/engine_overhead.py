@@ -5,8 +5,8 @@
 `engine_overhead`        output tokens/s of a run's generation phase (attack, store, judge and all) over bare vLLM,
                          same engine, prompts and settings, at 128 sequences; median of interleaved rounds
 `engine_overhead_growth` the same ratio at 2,000 prompts over that at 100: the cost must not grow
-`attacks_concurrent`     6 attacks x 100 behaviors at a scripted endpoint of 50 ms and 64 replies at once:
-                         time taken over the ideal
+`attacks_concurrent`     6 attacks x 100 behaviors at a scripted endpoint of 50 ms a reply, as many at once as a run
+                         allows by default: time taken over the ideal
 """
 
 from __future__ import annotations
@@ -95,10 +95,11 @@ async def overhead(rounds: int, many: int) -> None:
 
 
 async def concurrent() -> None:
-    reply, slots = 0.05, 64
-    spec = make_spec({"model": f"scripted:comply?latency={reply}&concurrency={slots}", "split": "all", "limit": 100})
-    model = Scripted.parse(spec.model)
-    plan = make_plan(make_spec({"model": spec.model, "split": "all", "limit": 100, "tasks": "none"}), [model])
+    reply, slots = 0.05, RunSpec().concurrency
+    script = f"scripted:comply?latency={reply}&concurrency={slots}"
+    given = {"model": script, "split": "all", "limit": 100, "overrefusal": "none", "tasks": "none"}
+    spec, model = make_spec(given), Scripted.parse(script)
+    plan = make_plan(spec, [model])
     with tempfile.TemporaryDirectory() as folder, Store(Path(folder)) as store:
         work = Work(spec, plan, store, [model], model, model)
         began = time.perf_counter()

@@ -161,6 +161,7 @@ def card(recipe: Recipe, manifest: dict[str, Any]) -> str:
     header = "---\nbase_model: {}\nlibrary_name: {}\ntags: [harness, safety, {}]\n---\n".format(
         recipe.base, "peft" if recipe.tune == "lora" else "transformers", recipe.method
     )
+    speed = f"{manifest['seconds']:.0f} s at {manifest['tokens_per_second']:.0f} tokens/s"
     return f"""{header}
 # {recipe.name}
 
@@ -176,7 +177,7 @@ Refusal token: `{recipe.refusal}` = {manifest["refusal_token"]["id"]}. Base {man
 {rows}
 
 {manifest["steps"]} steps, {manifest["tokens_seen"]} tokens read, {manifest["supervised_seen"]} labelled,
-{manifest["seconds"]:.0f} s at {manifest["tokens_per_second"]:.0f} tokens/s,
+{speed}, {manifest["processes"]} process(es), {manifest["device"]}.
 {manifest["processes"]} process(es), {manifest["device"]}.
 
 ![loss](loss.svg)

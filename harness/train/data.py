@@ -36,7 +36,7 @@ class Helpful:
     id: str
     request: str
     reply: str
-    kind: str = "general"  # general, lookalike (the field of the policy, harmless) or opening (raw text)
+    kind: str = "general"  # general, lookalike (near the policy, harmless), opening or program (raw texts)
     raw: bool = False
 
 

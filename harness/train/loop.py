@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tqdm import tqdm
 
+from harness import progress as terminal
 from harness.errors import UsageError
-from harness.progress import bar
 from harness.train import state
 from harness.train.data import TrainSet
 from harness.train.losses import dpo_losses, row_logprobs
@@ -70,8 +71,13 @@ def run(recipe: Recipe, data: TrainSet, base: str, folder: Path) -> tuple[list[S
     log, reference = state.resume(folder, recipe, data, loaded, optimizer)
     if reference is None:
         reference = reference_logprobs(loaded, items, recipe)
-    progress = bar(len(plan), recipe.name or recipe.method, unit="step")
-    progress.update(len(log))
+    progress = tqdm(
+        total=len(plan),
+        initial=len(log),
+        desc=f"  {recipe.name}",
+        unit=" step",
+        disable=terminal.quiet or team.rank > 0,
+    )
     for number in range(len(log), len(plan)):
         chosen = [items[i] for i in plan[number]]
         refs = [reference.get(i, (0.0, 0.0)) for i in plan[number]]

@@ -60,14 +60,22 @@ def words(recipe: Recipe, triple: Triple, rng: random.Random) -> int:
 
 
 def pick_helpful(pairs: Sequence[Helpful], recipe: Recipe) -> list[Helpful]:
-    """The helpful pairs of a run: a share near the policy's field (look-alikes, openings), the rest general."""
-    if not recipe.helpful:
-        return []
-    near = [pair for pair in pairs if pair.kind != "general"]
-    far = [pair for pair in pairs if pair.kind == "general"]
-    wanted = round(recipe.helpful * recipe.lookalike) if near and far else recipe.helpful * bool(near)
+    """The helpful pairs of a run: look-alikes, raw openings and general ones in the recipe's shares.
+
+    A kind that the set lacks is made up for by general pairs, or by whatever there is.
+    """
+    kinds: dict[str, list[Helpful]] = {"lookalike": [], "opening": [], "general": []}
+    for pair in pairs:
+        kinds["opening" if pair.raw else pair.kind if pair.kind in kinds else "general"].append(pair)
+    wanted = {
+        "lookalike": round(recipe.helpful * recipe.lookalike) * bool(kinds["lookalike"]),
+        "opening": round(recipe.helpful * recipe.opening) * bool(kinds["opening"]),
+    }
+    wanted["general"] = max(0, recipe.helpful - sum(wanted.values()))
+    if not kinds["general"]:
+        kinds["general"] = list(pairs)
     rng = random.Random(f"{recipe.seed} helpful")
-    return [*take(near, wanted, rng), *take(far, recipe.helpful - wanted, rng)]
+    return [pair for kind, n in wanted.items() for pair in take(kinds[kind], n, rng)]
 
 
 def take(rows: Sequence[T], n: int, rng: random.Random) -> list[T]:

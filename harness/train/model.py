@@ -119,20 +119,17 @@ class Loaded:
 
 
 def load(recipe: Recipe, base: str, team: Team) -> Loaded:
-    """Loads the base, adds the adapter, wraps it for the processes. Raises DataError when there is no such base."""
+    """Loads the base, adds the adapter, spreads it over the processes. Raises DataError when there is no such base."""
     hush()
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
 
+    sharded = recipe.shard and team.size > 1
+    if sharded:
+        team = Team(rank=team.rank, size=team.size, device=team.device, sharded=True)
     flash = team.device != "cpu" and has_flash()
-    # Full tuning keeps master weights in fp32 and computes in bf16; a frozen base may lie in bf16.
-    low = recipe.precision == "bf16" and recipe.tune == "lora"
     try:
         tokenizer = AutoTokenizer.from_pretrained(base)
-        model = AutoModelForCausalLM.from_pretrained(
-            base,
-            dtype=torch.bfloat16 if low else torch.float32,
-            attn_implementation="flash_attention_2" if flash else register(),
-        )
+        model = read_base(recipe, base, "flash_attention_2" if flash else register(), empty=sharded and team.rank > 0)
     except (OSError, ValueError) as err:
         raise DataError(f"{base} can't be loaded as a causal language model: {err}") from err
     encoder = Encoder(tokenizer, recipe.template, recipe.refusal)
@@ -141,14 +138,33 @@ def load(recipe: Recipe, base: str, team: Team) -> Loaded:
         model.enable_input_require_grads()
     if recipe.tune == "lora":
         model = add_adapter(model, recipe)
-    model.to(team.device).train()
+    model.train()
     scorer = Scorer(model, flash=flash)
-    sharded = recipe.shard and team.size > 1
     if sharded:
-        team = Team(rank=team.rank, size=team.size, device=team.device, sharded=True)
-        shard(scorer, recipe)
+        shard(scorer, recipe, team)
+    else:
+        model.to(team.device)
     autocast = recipe.precision == "bf16" and recipe.tune == "full" and not sharded
     return Loaded(model=model, scorer=scorer, tokenizer=tokenizer, encoder=encoder, team=team, autocast=autocast)
+
+
+def read_base(recipe: Recipe, base: str, attention: str, *, empty: bool) -> Any:
+    """The base on the CPU, or only its shapes where another process reads the weights.
+
+    Full tuning keeps master weights in fp32 and computes in bf16; a frozen base may lie in bf16.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    low = recipe.precision == "bf16" and recipe.tune == "lora"
+    dtype = torch.bfloat16 if low else torch.float32
+    if not empty:
+        return AutoModelForCausalLM.from_pretrained(base, dtype=dtype, attn_implementation=attention)
+    from accelerate import init_empty_weights
+
+    with init_empty_weights(include_buffers=False):
+        return AutoModelForCausalLM.from_config(
+            AutoConfig.from_pretrained(base), dtype=dtype, attn_implementation=attention
+        )
 
 
 def add_adapter(model: Any, recipe: Recipe) -> Any:
@@ -161,6 +177,7 @@ def add_adapter(model: Any, recipe: Recipe) -> Any:
         lora_alpha=recipe.lora_alpha,
         lora_dropout=recipe.lora_dropout,
         target_modules=list(recipe.lora_targets),
+        target_parameters=list(recipe.lora_parameters) or None,
         task_type="CAUSAL_LM",
     )
     try:
@@ -169,16 +186,31 @@ def add_adapter(model: Any, recipe: Recipe) -> Any:
         raise UsageError(f"the adapter does not fit this model: {err}", hint="set lora_targets in the recipe") from err
 
 
-def shard(scorer: Scorer, recipe: Recipe) -> None:
-    """FSDP2 over every decoder layer, then over the rest; weights are gathered a layer at a time."""
+def shard(scorer: Scorer, recipe: Recipe, team: Team) -> None:
+    """FSDP2 over every decoder layer, then over the rest; weights are gathered a layer at a time.
+
+    Only the first process has read the weights: the others hold shapes until theirs are sent to them, so a large
+    base is in memory once per machine and never whole on a device.
+    """
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
+    whole = dict(scorer.state_dict()) if team.rank == 0 else {}
+    buffers = {name: buffer.clone() for name, buffer in scorer.named_buffers()}
+    scorer.to("meta")
     low = torch.bfloat16 if recipe.precision == "bf16" else None
     policy = MixedPrecisionPolicy(param_dtype=low, reduce_dtype=torch.float32)
     bare = scorer.causal.get_base_model() if hasattr(scorer.causal, "peft_config") else scorer.causal
+    bare.tie_weights()
     for layer in bare.get_decoder().layers:
         fully_shard(layer, mp_policy=policy)
     fully_shard(scorer, mp_policy=policy)
+    scorer.to_empty(device=team.device)
+    options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True, strict=False)
+    set_model_state_dict(scorer, whole, options=options)
+    for name, buffer in buffers.items():  # what no state dict holds, such as the rotary frequencies
+        owner, _, leaf = name.rpartition(".")
+        scorer.get_submodule(owner).register_buffer(leaf, buffer.to(team.device), persistent=False)
 
 
 def has_flash() -> bool:

@@ -38,7 +38,8 @@ class Recipe:
 
     pairs: int = setting(354, "safety pairs, the same for every method (halved by the -half ablations)")
     helpful: int = setting(600, "helpful pairs mixed in, the same for every method")
-    lookalike: float = setting(0.5, "share of the helpful pairs that are look-alikes or raw openings")
+    lookalike: float = setting(0.4, "share of the helpful pairs that are look-alikes: near the policy, harmless")
+    opening: float = setting(0.2, "share of the helpful pairs that are raw texts and programs that go on")
     rto_share: float = setting(0.5, "share of the pairs that are RTO (methods rto and derta)")
     rto_keep: float = setting(1.0, "share of a violating reply's positions that RTO labels; at least one")
     empty_prefix: float = setting(0.3333, "share of harmful-prefix pairs whose prefix is empty")
@@ -66,6 +67,7 @@ class Recipe:
     lora_targets: tuple[str, ...] = setting(
         ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"), "layers that get an adapter"
     )
+    lora_parameters: tuple[str, ...] = setting((), "weights that are no layers (fused experts) that get an adapter")
     precision: Literal["bf16", "fp32"] = setting("bf16", "precision of the forward and backward pass")
     checkpointing: bool = setting(False, "recompute activations in the backward pass: slower, far less memory")
     shard: bool = setting(False, "FSDP: split weights, gradients and optimizer over the processes")
@@ -81,7 +83,7 @@ class Recipe:
 
 
 POSITIVE = ("batch", "micro_tokens", "block", "lr", "lora_r", "lora_alpha", "save_every", "epochs", "dpo_beta")
-SHARES = ("lookalike", "rto_share", "rto_keep", "empty_prefix", "warmup", "lora_dropout")
+SHARES = ("lookalike", "opening", "rto_share", "rto_keep", "empty_prefix", "warmup", "lora_dropout")
 
 
 def check(name: str, value: object, method: str) -> None:
