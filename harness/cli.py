@@ -17,6 +17,7 @@ from harness.commands.score import score
 from harness.commands.train import train
 from harness.config import RunSpec, make_spec, read_yaml
 from harness.errors import HarnessError
+from harness.gate.cli import COMMANDS
 
 F = typing.TypeVar("F", bound=Callable[..., Any])
 EXIT_CODES = "Exit codes: 0 done, 1 gate failed, 2 usage or data, 3 inconclusive, 4 incomplete, 130 interrupted."
@@ -176,3 +177,7 @@ def doctor() -> None:
             click.echo(f"     {check.mend}")
         healthy = healthy and (check.ok or not check.needed)
     sys.exit(0 if healthy else 2)
+
+
+for command in COMMANDS:
+    cli.add_command(command)

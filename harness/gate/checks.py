@@ -212,8 +212,8 @@ def _needed_for_change(moved: Pairs, allowed: float, policy: Policy, family: int
 
 
 def _for_rise(moved: Pairs, rise: float, policy: Policy, family: int) -> int:
-    """Behaviors with which a true `rise` would likely fail, if it came on top of the changes of mind seen here."""
-    discordant = min(1.0, (moved.up + moved.down) / moved.n + rise)
+    """Behaviors with which a true `rise` would likely fail, if it came on top of the changes either way seen here."""
+    discordant = min(1.0, 2 * min(moved.up, moved.down) / moved.n + rise)
     size = pairs_for_rise(rise, discordant, policy.alpha / family, policy.power)
     return math.ceil(size * len(moved.groups) / moved.effective_size())
 
