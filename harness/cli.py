@@ -17,7 +17,6 @@ from harness.commands.score import score
 from harness.commands.train import train
 from harness.config import RunSpec, make_spec, read_yaml
 from harness.errors import HarnessError
-from harness.gate.cli import COMMANDS
 
 F = typing.TypeVar("F", bound=Callable[..., Any])
 EXIT_CODES = "Exit codes: 0 done, 1 gate failed, 2 usage or data, 3 inconclusive, 4 incomplete, 130 interrupted."
@@ -157,13 +156,6 @@ def ls(what: str | None) -> None:
         click.echo(line)
 
 
-cli.add_command(gate)
-cli.add_command(compare)
-cli.add_command(baseline)
-cli.add_command(train)
-cli.add_command(score)
-
-
 @cli.command()
 def doctor() -> None:
     """Say what is installed, which device and engine will be used, and what to type to mend what is missing."""
@@ -179,5 +171,5 @@ def doctor() -> None:
     sys.exit(0 if healthy else 2)
 
 
-for command in COMMANDS:
+for command in (gate, compare, baseline, score, train):
     cli.add_command(command)

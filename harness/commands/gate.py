@@ -1,65 +1,78 @@
-"""`harness gate`, `compare` and `baseline`: is this run worse than that one, beyond what chance explains?"""
+"""`harness gate`, `harness compare` and `harness baseline`."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from typing import Any
 
 import click
 
-GATE_EXITS = "Exit codes: 0 pass, 1 fail, 2 usage, 3 inconclusive (says how many behaviors would decide), 4 incomplete."
 FOLDER = click.Path(path_type=Path)
+EXIT_CODES = "Exit codes: 0 pass, 1 fail, 2 usage or data, 3 inconclusive, 4 incomplete, 130 interrupted."
 
 
-@click.command(epilog=GATE_EXITS)
-@click.option("--baseline", type=FOLDER, help="run folder to hold against [the one `harness baseline set` kept]")
-@click.option("--candidate", type=FOLDER, required=True, help="run folder to decide on")
-@click.option("--policy", type=FOLDER, help="gate.yaml; without one, the bundled policy")
-@click.option("--out", type=FOLDER, help="folder for gate.json, .md, .sarif, .svg and JUnit [the candidate's]")
-@click.option("--intersect", is_flag=True, help="compare on what both runs share, instead of refusing")
-@click.option("--baseline-model", help="which model of the baseline run")
-@click.option("--candidate-model", help="which model of the candidate run")
-def gate(**given: Any) -> None:
+@click.command(epilog=EXIT_CODES)
+@click.option("--baseline", type=FOLDER, help="run folder to compare with [what `harness baseline set` kept]")
+@click.option("--candidate", type=FOLDER, required=True, help="run folder to judge")
+@click.option("--policy", type=FOLDER, help="YAML file of limits [the one that comes with the package]")
+@click.option(
+    "--out", type=FOLDER, help="where gate.json, .md, .sarif, .svg and .junit.xml go [the candidate's folder]"
+)
+@click.option("--intersect", is_flag=True, help="compare what two unlike runs share")
+@click.option("--baseline-model", help="model of a baseline run that holds several")
+@click.option("--candidate-model", help="model of a candidate run that holds several")
+def gate(
+    baseline: Path | None,
+    candidate: Path,
+    policy: Path | None,
+    out: Path | None,
+    intersect: bool,
+    baseline_model: str | None,
+    candidate_model: str | None,
+) -> int:
     """Did this change make the model less safe, or less useful, beyond what chance explains?
 
     \b
-    harness gate --baseline runs/before --candidate runs/after
-    harness gate --candidate runs/after --policy gate.yaml
-    harness gate --baseline runs/both --baseline-model derta --candidate runs/both --candidate-model vanilla
+    harness gate --baseline runs/old --candidate runs/new
+    harness gate --candidate runs/new --policy gate.yaml
     """
     from harness.gate.command import run_gate
 
-    verdict, text = run_gate(given.pop("baseline"), given.pop("candidate"), given.pop("policy"), **given)
-    click.echo(text)
-    sys.exit(verdict.exit_code)
+    verdict, printed = run_gate(
+        baseline,
+        candidate,
+        policy,
+        out=out,
+        intersect=intersect,
+        baseline_model=baseline_model,
+        candidate_model=candidate_model,
+    )
+    click.echo(printed)
+    return verdict.exit_code
 
 
 @click.command()
-@click.argument("before", type=FOLDER)
-@click.argument("after", type=FOLDER)
-@click.option("--baseline-model", help="which model of the first run")
-@click.option("--candidate-model", help="which model of the second run")
-def compare(before: Path, after: Path, baseline_model: str | None, candidate_model: str | None) -> None:
-    """Show what differs between two runs, on what they share, without a verdict.
-
-    \b
-    harness compare runs/before runs/after
-    """
+@click.argument("baseline", type=FOLDER)
+@click.argument("candidate", type=FOLDER)
+@click.option("--baseline-model", help="model of a baseline run that holds several")
+@click.option("--candidate-model", help="model of a candidate run that holds several")
+def compare(baseline: Path, candidate: Path, baseline_model: str | None, candidate_model: str | None) -> None:
+    """What differs between two runs, on what they share: numbers with intervals, no verdict."""
     from harness.gate.command import compare as compare_runs
 
-    click.echo(compare_runs(before, after, baseline_model=baseline_model, candidate_model=candidate_model))
+    click.echo(
+        compare_runs(baseline, candidate, baseline_model=baseline_model, candidate_model=candidate_model), nl=False
+    )
 
 
 @click.group()
 def baseline() -> None:
-    """Keep the run that later ones are held against, or show it."""
+    """Keep the run that later ones are gated against: records and metrics, never transcripts."""
 
 
 @baseline.command("set")
 @click.argument("run", type=FOLDER)
 def set_(run: Path) -> None:
-    """Keep a finished run as the baseline (records and metrics, never transcripts)."""
+    """Make a finished run the baseline."""
     from harness.gate.command import set_baseline
 
     click.echo(str(set_baseline(run)))
@@ -67,7 +80,7 @@ def set_(run: Path) -> None:
 
 @baseline.command()
 def show() -> None:
-    """Show the baseline that is kept."""
+    """Show the baseline's numbers."""
     from harness.gate.command import show_baseline
 
     click.echo(show_baseline())
