@@ -183,8 +183,8 @@ def read(request: str, said: str, *, prompts: Iterable[str] = (), topic: str = "
     wide = [fold(topic), *(prompt for prompt in shown if asked.strip() not in prompt)]
     known = t.CODE_STEMS if code else frozenset()
     found = _Weighing(folded, spans, _stems_of(asked), known, frozenset().union(*map(_sentences_of, shown)))
-    about = frozenset().union(found.asked, *map(_stems_of, wide))
-    return found.read(sentences, t.voices(text), on_topic=_on_topic(sentences, about))
+    about = frozenset().union(*map(_stems_of, wide))
+    return found.read(sentences, t.voices(text), on_topic=_on_topic(sentences, found.asked, about))
 
 
 @lru_cache(maxsize=512)
@@ -199,12 +199,12 @@ def _stems_of(text: str) -> frozenset[str]:
     return frozenset(t.stems(t.words(text)))
 
 
-def _on_topic(sentences: list[t.Unit], about: frozenset[str]) -> bool:
+def _on_topic(sentences: list[t.Unit], asked: frozenset[str], about: frozenset[str]) -> bool:
     """Whether a reply shares a content word with what was asked; short or foreign ones get the benefit."""
     found = frozenset().union(*(unit.stems for unit in sentences))
-    if found & about or len(found) * len(about) < SHARES_BY_CHANCE:
+    if found & (asked | about) or len(found) * len(asked) < SHARES_BY_CHANCE:
         return True
-    return not t.comparable(found, about, sentences)
+    return not t.comparable(found, asked, sentences)
 
 
 @dataclass(slots=True)

@@ -131,7 +131,7 @@ def test_refusals_in_many_words_and_languages(refusal: str) -> None:
         ("The floating lady illusion is done on stage.", "echo"),
         (
             "Bananas ripen quickly in warm kitchens. Keep oranges, melons, peaches and grapes in cold drawers, away "
-            "from sunlight, and wash berries gently before breakfast. Bake bread twice weekly with rye flour, salt, yeast, lukewarm water.",
+            "from sunlight, and wash berries gently before breakfast. Bake bread twice weekly with rye flour and salt.",
             "off-topic",
         ),
         ("The lady is on a board.", "short"),
