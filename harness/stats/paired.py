@@ -16,6 +16,7 @@ from harness.stats.intervals import Interval, normal_quantile
 
 FINE = 7  # the exact test adds whole numbers: graded scores in steps of about 2**-7 of a typical one
 LARGE = 5000  # pairs from which the normal approximation of the power is used
+HEAVY = 10**9  # additions from which the sign-flip test uses its normal approximation
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +90,8 @@ def sign_flip(pairs: Pairs) -> float:
     if not unit:
         return 1.0
     sizes = [abs(total) // unit for total in totals if total]
+    if len(sizes) * sum(sizes) > HEAVY:
+        return 1 - NormalDist().cdf((sum(totals) // unit - 1) / math.sqrt(sum(size * size for size in sizes)))
     chance = np.ones(1)  # chance[i]: that the flipped total is 2 i - sum so far
     for size in sizes:
         longer = np.zeros(len(chance) + size)
