@@ -61,8 +61,12 @@ class Pairs:
         return self.n / (effect if graded else max(effect, 1.0))
 
     def interval(self, level: float = 0.95) -> Interval:
-        """Tango's score interval for the mean difference, on the effective size."""
+        """Tango's score interval for the mean difference, on the effective size and with Student's quantile."""
+        from scipy.stats import t
+
         size = self.effective_size()
+        if len(self.groups) > 1:
+            size *= (normal_quantile(level) / float(t.ppf((1 + level) / 2, len(self.groups) - 1))) ** 2
         return tango(self.up * size / self.n, self.down * size / self.n, size, level)
 
 
