@@ -12,9 +12,11 @@ from typing import Any
 import click
 
 from harness import __version__, progress
+from harness.commands.gate import baseline, compare, gate
+from harness.commands.score import score
+from harness.commands.train import train
 from harness.config import RunSpec, make_spec, read_yaml
 from harness.errors import HarnessError
-from harness.gate.cli import COMMANDS
 
 F = typing.TypeVar("F", bound=Callable[..., Any])
 EXIT_CODES = "Exit codes: 0 done, 1 gate failed, 2 usage or data, 3 inconclusive, 4 incomplete, 130 interrupted."
@@ -169,5 +171,5 @@ def doctor() -> None:
     sys.exit(0 if healthy else 2)
 
 
-for command in COMMANDS:
+for command in (gate, compare, baseline, score, train):
     cli.add_command(command)

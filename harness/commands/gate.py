@@ -1,4 +1,4 @@
-"""The gate's commands: `harness gate`, `harness compare`, `harness baseline`. The command line adds `COMMANDS`."""
+"""`harness gate`, `harness compare` and `harness baseline`."""
 
 from __future__ import annotations
 
@@ -84,6 +84,3 @@ def show() -> None:
     from harness.gate.command import show_baseline
 
     click.echo(show_baseline())
-
-
-COMMANDS: tuple[click.Command, ...] = (gate, compare, baseline)
