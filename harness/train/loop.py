@@ -24,7 +24,7 @@ from harness.train.data import TrainSet
 from harness.train.losses import dpo_losses, row_logprobs
 from harness.train.methods import draw, schedule
 from harness.train.model import Loaded, Team, load
-from harness.train.pack import micro_batches, pack
+from harness.train.pack import micro_batches
 from harness.train.recipe import Recipe
 from harness.train.rows import Item, Pair, rows_of
 
@@ -135,10 +135,10 @@ def batch_loss(
 ) -> torch.Tensor:
     """This micro-batch's share of the step's loss, and its sums by part. No items: a zero that still has gradients."""
     rows = [row for item in items for row in rows_of(item)] or [loaded.blank]
-    losses = loaded.score(pack(rows, loaded.device))
+    batch = loaded.pack(rows)
+    losses, row = loaded.score(batch), batch.row
     if not items:
         return losses.sum() * 0.0
-    row = pack(rows, loaded.device).row
     total = losses.new_zeros(())
     for part in ("mle", "rto", "helpful"):
         inside = torch.tensor([r.part == part for r in rows], device=losses.device)[row]
@@ -184,7 +184,7 @@ def reference_logprobs(loaded: Loaded, items: Sequence[Item], recipe: Recipe) ->
     with torch.no_grad():
         for group in micro_batches([rows_of(item) for _, item in pairs], recipe.micro_tokens):
             rows = [row for i in group for row in rows_of(pairs[i][1])]
-            batch = pack(rows, loaded.device)
+            batch = loaded.pack(rows)
             values = row_logprobs(loaded.score(batch), batch.row, len(rows)).tolist()
             found.update({pairs[i][0]: (values[2 * n], values[2 * n + 1]) for n, i in enumerate(group)})
     loaded.model.train()
