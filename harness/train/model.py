@@ -18,7 +18,7 @@ from harness.train.recipe import Recipe
 from harness.train.rows import Encoder, Row
 
 if TYPE_CHECKING:
-    from harness.train.loop import Sums
+    from harness.train.objective import Sums
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
