@@ -13,4 +13,5 @@ PLUGINS: dict[str, str] = {
     "adaptive_prefill": "attacks.adaptive_prefill:AdaptivePrefill",
     "pair": "attacks.pair:Pair",
     "tap": "attacks.tap:Tap",
+    "gcg": "attacks.gcg:Gcg",
 }
