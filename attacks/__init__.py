@@ -14,4 +14,5 @@ PLUGINS: dict[str, str] = {
     "pair": "attacks.pair:Pair",
     "tap": "attacks.tap:Tap",
     "gcg": "attacks.gcg:Gcg",
+    "autodan": "attacks.autodan:AutoDan",
 }
