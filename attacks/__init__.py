@@ -14,5 +14,6 @@ PLUGINS: dict[str, str] = {
     "pair": "attacks.pair:Pair",
     "tap": "attacks.tap:Tap",
     "gcg": "attacks.gcg:Gcg",
+    "probe_sampling": "attacks.probe:ProbeSampling",
     "autodan": "attacks.autodan:AutoDan",
 }

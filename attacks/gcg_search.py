@@ -328,13 +328,16 @@ class Search:
 
     def pick(self, jobs: list[Job], ids: Tensor) -> Step:
         """The candidate with the lowest loss."""
+        loss, hit = self.measure(jobs, ids)
+        i = int(loss.argmin())
+        return Step(float(loss[i]), ids[i].tolist(), len(jobs), bool(hit[i]))
+
+    def measure(self, jobs: list[Job], ids: Tensor) -> tuple[Tensor, Tensor]:
+        """For each suffix its mean loss over the scenes, and whether greedy decoding gives every target."""
         import torch
 
         found = scores(self.packed, jobs, [ids.to(self.packed.device)] * len(jobs), self.settings.mellowmax)
-        loss = torch.stack([loss for loss, _ in found]).mean(0)
-        hit = torch.stack([hit for _, hit in found]).all(0)
-        i = int(loss.argmin())
-        return Step(float(loss[i]), ids[i].tolist(), len(jobs), bool(hit[i]))
+        return torch.stack([loss for loss, _ in found]).mean(0), torch.stack([hit for _, hit in found]).all(0)
 
     def keep(self, step: Step) -> None:
         """Puts a step's suffix into the buffer, as nanoGCG does: without one, even a worse suffix takes over."""
