@@ -6,6 +6,7 @@ upstream.
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import ClassVar
@@ -36,7 +37,11 @@ class CodeRaw(Attack):
         )
 
     def read(self, attempt: Attempt, text: str) -> str:
-        """The items of the list as the model went on with it; the text itself where there are none."""
-        # The model's text starts inside a string and may close the code with a fence that was never opened.
-        items = read_back('output_list = ["' + text.partition("\n```")[0], "python", otherwise="")
-        return items or text
+        """The items of the list as the model went on with it; the text itself where it did not go on with a list."""
+        # The model's text starts inside a string, and may close the code with a fence that was never opened.
+        code = text.partition("\n```")[0]
+        first = re.match(r'((?:\\.|[^"\\])*)"\s*(?=[,\]+]|$)', code, re.DOTALL)
+        if not first:
+            return text  # prose, or a first item that never ended
+        item = first[1].replace("\n", "\\n")
+        return read_back(f'output_list = ["{item}"{code[first.end() :]}', "python", otherwise=text)

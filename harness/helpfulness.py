@@ -101,7 +101,7 @@ def preferred(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def record_of(row: dict[str, Any], task: str, part: str, model: str, bridge: Any, spec: RunSpec) -> Record:
     """One item as a record; `score` is its mark from 0 to 1."""
-    asked = [bridge.answered.get(arguments_key(args)) for args in row["arguments"].values()]
+    asked = [bridge.answered.get(arguments_key(args)) for args in row["arguments"]]
     failed = next((a for a in asked if isinstance(a, ModelError)), None)
     metric = row["metrics"][0]
     score = float(row[metric])
@@ -125,15 +125,14 @@ def record_of(row: dict[str, Any], task: str, part: str, model: str, bridge: Any
         finish=replies[0].finish if replies else None,
         tokens_in=sum(r.tokens_in for r in replies),
         tokens_out=sum(r.tokens_out for r in replies),
-        prompt_sha=sha(sorted(str(args) for args in row["arguments"].values())),
+        prompt_sha=sha([str(args) for args in row["arguments"]]),
         reply_sha=sha("".join(r.text for r in replies)) if replies else "",
     )
 
 
-def arguments_key(arguments: Any) -> str:
+def arguments_key(arguments: Sequence[Any]) -> str:
     """Identifies one lm-eval request by its arguments."""
-    values = arguments.values() if isinstance(arguments, dict) else arguments
-    return sha([str(value) for value in values])
+    return sha([str(value) for value in arguments])
 
 
 def prompt_from(context: str) -> Prompt:

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 quiet = False
 """Set by `--quiet`; module-wide because a bar may be drawn from anywhere and there is one terminal."""
@@ -27,17 +28,20 @@ def step(title: str) -> Iterator[None]:
     print(f" {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
 
 
+def bar(total: int, title: str, unit: str) -> Any:
+    """A tqdm bar on standard error with time left; a silent one with `--quiet`."""
+    from tqdm import tqdm
+
+    return tqdm(total=total, desc=f"  {title}", unit=f" {unit}", disable=quiet, dynamic_ncols=True, smoothing=0.1)
+
+
 class Bar:
-    """A progress bar on standard error with tokens a second and time left; nothing with `--quiet`."""
+    """A bar that counts tokens as well and shows them by the second."""
 
     def __init__(self, total: int, title: str, unit: str = "case") -> None:
-        from tqdm import tqdm
-
         self._began = time.monotonic()
         self._tokens = 0
-        self._bar = tqdm(
-            total=total, desc=f"  {title}", unit=f" {unit}", disable=quiet, dynamic_ncols=True, smoothing=0.1
-        )
+        self._bar = bar(total, title, unit)
 
     def __enter__(self) -> Bar:
         """Shows the bar."""

@@ -13,7 +13,7 @@ from reports.method import method, reproduce
 from reports.numbers import Numbers, part
 from reports.tradeoff import tradeoff
 from reports.view import Cell, Fact, Finding, Row, Section, Table, Tile, View
-from reports.words import DASH, clean, count, duration, interval, known, listing, percent, plural
+from reports.words import DASH, clean, clip, count, duration, interval, known, listing, percent, plural
 
 RESULTS = (
     sections.side_by_side,
@@ -30,7 +30,7 @@ RESULTS = (
 def view(run: Run) -> View:
     """The report of a run, worded and formatted."""
     numbers = Numbers(run)
-    names = [clean(model, 40) for model in numbers.models]
+    names = [numbers.name(m) if numbers.several else clean(m, 48) for m in numbers.models]
     results = [section for build in RESULTS if (section := build(numbers))]
     complete = run.info.get("status") == "complete"
     told = findings(numbers)
@@ -81,9 +81,11 @@ def _facts(numbers: Numbers) -> tuple[Fact, ...]:
     errors = sum(r.error is not None for r in run.records)
     unscored = sum(r.label == "unscored" for r in run.records)
     facts = {
-        "models": ", ".join(_model(name, part(part(run.info, "models"), name)) for name in numbers.models),
-        "attacks": ", ".join(clean(a, 28) for a in numbers.attacks),
-        "asked": ", ".join(f"{clean(task, 28)} ({count(n)})" for task, n in _sizes(run).items()),
+        "models": ", ".join(
+            numbers.name(m) if numbers.name(m) == m else f"{numbers.name(m)} ({clean(m)})" for m in numbers.models
+        ),
+        "attacks": ", ".join(numbers.name(a) for a in numbers.attacks),
+        "asked": ", ".join(f"{numbers.name(task)} ({count(n)})" for task, n in _sizes(run).items()),
         "judge": ", ".join(clean(j, 28) for j in judges) + (" (the first one counts)" if len(judges) > 1 else ""),
         "replies": " · ".join([
             f"{plural(len(run.records), 'attempt')}",
@@ -97,11 +99,6 @@ def _facts(numbers: Numbers) -> tuple[Fact, ...]:
         "took": _took(run),
     }  # fmt: skip
     return tuple(Fact(name=name, value=clean(value, 400)) for name, value in facts.items() if value)
-
-
-def _model(label: str, info: Mapping[str, Any]) -> str:
-    name = str(info.get("name") or "")
-    return f"{clean(label, 40)} ({clean(name)})" if name and name != label else clean(label, 40)
 
 
 def _sizes(run: Run) -> dict[str, int]:
@@ -152,7 +149,10 @@ def _tiles(numbers: Numbers) -> tuple[Tile, ...]:
         ("asked directly", numbers.get("asr", model=model, attack="direct")),
         ("any attack", numbers.get("asr_any", model=model)),
         *[("over-refusal", numbers.get("over_refusal", model=model, task=task)) for task in asked[:1]],
-        *[(f"solved: {clean(task, 16)}", numbers.get("helpfulness", model=model, task=task)) for task in solved[:1]],
+        *[
+            (f"solved: {clip(numbers.name(task), 16)}", numbers.get("helpfulness", model=model, task=task))
+            for task in solved[:1]
+        ],
     ]
     return tuple(
         Tile(label=label, value=percent(m.value), sub=f"{interval(m)}, n {count(m.n)}")
@@ -171,7 +171,7 @@ def _budget(numbers: Numbers) -> tuple[Section, ...]:
     for name in order:
         queries, read, written = (sum(getattr(r, k) for r in by[name]) for k in ("queries", "tokens_in", "tokens_out"))
         amounts = (len(by[name]), queries, read, written)
-        rows.append(Row(cells=(Cell(text=clean(name, 32)), *(Cell(text=count(amount)) for amount in amounts))))
+        rows.append(Row(cells=(Cell(text=numbers.name(name)), *(Cell(text=count(amount)) for amount in amounts))))
     spent = part(numbers.run.info, "budget")
     whole = [spent.get(key) for key in ("requests", "tokens_in", "tokens_out")]
     if rows and any(isinstance(amount, int | float) for amount in whole):
@@ -184,7 +184,7 @@ def _budget(numbers: Numbers) -> tuple[Section, ...]:
     columns = ("attack or task", "attempts", "model calls", "tokens read", "tokens written")
     seconds = {str(k).removeprefix("seconds_"): v for k, v in spent.items() if str(k).startswith("seconds_")}
     times = [f"{clean(k, 24)} {duration(float(v))}" for k, v in seconds.items() if isinstance(v, int | float)]
-    note = "Rows: the final attempts. In all: everything that was sent, searches, judges and helpers included."
+    note = "Rows: the attempts that were judged. In all: what was really sent, searches and helpers included."
     table = Table(title="Spent", columns=columns, rows=tuple(rows), note=note)
     lead = f"Model calls and tokens. Time by phase: {', '.join(times)}." if times else "Model calls and tokens."
     return (Section(key="budget", title="What it cost", lead=lead, tables=(table,)),)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 INK, MUTED, GRID, BAND = "#1c2430", "#5b6673", "#dde2e8", "#f3f5f8"
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b07d00", "#3f9fd6")
-MARKERS = ("o", "s", "^", "D", "v", "P")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")  # one more than colours, so that pairs repeat late
 _STEPS = {10: 2, 20: 5, 40: 10, 60: 20, 80: 20, 100: 20}  # where a percent scale ends: its ticks
 FULL, HALF = 6.7, 3.25  # inches: the text width of an A4 page with wide margins, and half of it
 
@@ -51,32 +51,35 @@ def draw(figure: Figure, *, width: float | None = None, sans: bool = False) -> s
     out = io.BytesIO()
     with mpl.rc_context(settings), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")  # measured with a stand-in; the reader's font has it or not
-        canvas = Canvas(figsize=(width, _height(figure)), layout=ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02))
+        canvas = Canvas(figsize=(width, _height(figure, width)), layout=ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02))
         canvas.patch.set_visible(False)
         axes = canvas.add_subplot()
         axes.patch.set_visible(False)
         _DRAW[figure.kind](axes, figure)
+        _key(axes, figure, width)
         canvas.savefig(out, format="svg", metadata={"Date": None})
-    return _slim(out.getvalue().decode(), figure.alt)
+    drawn = out.getvalue().decode().replace("'STIXGeneral'", "'Libertinus Serif'")
+    return _slim(drawn, figure.alt)
 
 
 def _slim(svg: str, alt: str) -> str:
     """The bare element: no prolog, metadata or page-wide style, no ids but those that are referred to."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>|<defs>\s*<style.*?</style>\s*</defs>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r' id="[A-Za-z.]+\d*_\d+"', "", svg)
+    svg = re.sub(r' id="[\w.]*_\d+"', "", svg)
     svg = re.sub(r"\n\s*", " ", svg)
     label = f'<svg role="img" stroke-linejoin="round" aria-label={quoteattr(alt)}'
     return svg.replace("<svg", label, 1).strip()
 
 
-def _height(figure: Figure) -> float:
+def _height(figure: Figure, width: float) -> float:
     """Rows set the height of figures with one row a category; others have a fixed one."""
+    key = 0.19 * -(-len(figure.series) // _key_columns(figure, width)) if len(figure.series) > 1 else 0.0
     if figure.kind not in ("dots", "bars"):
-        return 1.95
+        return 1.75 + max(key, 0.19)
     rows, lanes = len(_categories(figure.series)), len(figure.series)
     lane = 0.11 if figure.kind == "dots" else 0.09
-    return 0.45 + (0.22 if lanes > 1 else 0.0) + rows * (0.14 + lane * lanes)
+    return min(8.0, 0.45 + key + rows * (0.14 + lane * lanes))  # a page holds no more
 
 
 def _categories(series: tuple[Series, ...]) -> list[str]:
@@ -107,7 +110,7 @@ def _plain(axes: Axes, grid: Literal["both", "x", "y"]) -> None:
     axes.tick_params(length=0, labelsize=8.5)
 
 
-def _key(axes: Axes, figure: Figure) -> None:
+def _key(axes: Axes, figure: Figure, width: float) -> None:
     """Marker and name of each model in one line above the plot; nothing for one model."""
     from matplotlib.lines import Line2D
 
@@ -117,12 +120,18 @@ def _key(axes: Axes, figure: Figure) -> None:
     marks = [Line2D([], [], color=_colour(s), marker=_mark(figure, s), markersize=5, **style) for s in figure.series]
     # A name that starts with an underscore would be left out by matplotlib; a space before it keeps it.
     names = [f" {s.name}" for s in figure.series]
-    columns = len(names) if len(names) * max(map(len, names)) < 60 or figure.wide else 2
+    columns = _key_columns(figure, width)
     axes.legend(
         marks, names, loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, frameon=False, fontsize=8.5,
         handlelength=1.2 if figure.kind in ("steps", "lines") else 0.6, handletextpad=0.45, columnspacing=1.2,
         borderpad=0.1, borderaxespad=0.2,
     )  # fmt: skip
+
+
+def _key_columns(figure: Figure, width: float) -> int:
+    """How many names of the key fit side by side, at some thirteen letters an inch."""
+    longest = max(len(series.name) for series in figure.series)
+    return min(len(figure.series), max(1, int(width * 13 / (longest + 4))))
 
 
 def _colour(series: Series) -> str:
@@ -158,7 +167,6 @@ def _dots(axes: Axes, figure: Figure) -> None:
             axes.plot(_ends(point), (y, y), color=colour, linewidth=1.5, solid_capstyle="butt", clip_on=False)
             marker = _mark(figure, series)
             axes.plot([100 * point.value], [y], marker, color=colour, markersize=5, clip_on=False, zorder=5)
-    _key(axes, figure)
 
 
 def _bars(axes: Axes, figure: Figure) -> None:
@@ -174,7 +182,6 @@ def _bars(axes: Axes, figure: Figure) -> None:
             axes.barh(y, 100 * first, thick, color=colour)
             axes.barh(y, 100 * (point.value - first), thick, left=100 * first, color=colour, alpha=0.4)
             axes.plot(_ends(point), (y, y), color=INK, linewidth=1.1, solid_capstyle="butt", clip_on=False)
-    _key(axes, figure)
 
 
 def _lines(axes: Axes, figure: Figure) -> None:
@@ -197,7 +204,6 @@ def _lines(axes: Axes, figure: Figure) -> None:
             kept.append(i)
     axes.set_xticks([spread[i] for i in kept], [f"{places[i]:g}" for i in kept])
     _upright(axes, figure)
-    _key(axes, figure)
 
 
 def _steps(axes: Axes, figure: Figure) -> None:
@@ -214,7 +220,6 @@ def _steps(axes: Axes, figure: Figure) -> None:
     axes.set_xticks(ticks, [f"{t:,}" for t in ticks])
     axes.set_xticks([], minor=True)
     _upright(axes, figure)
-    _key(axes, figure)
 
 
 def _scatter(axes: Axes, figure: Figure) -> None:
@@ -242,7 +247,6 @@ def _scatter(axes: Axes, figure: Figure) -> None:
         axes.set_xlim(0, end)
         axes.set_xticks(range(0, end + 1, _STEPS[end]))
     _upright(axes, figure)
-    _key(axes, figure)
 
 
 def _upright(axes: Axes, figure: Figure) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from harness.types import Metric
 from reports.numbers import Numbers
 from reports.view import Finding
-from reports.words import clean, count, inline, listing, percent, plural
+from reports.words import count, inline, listing, percent, plural
 
 Pair = tuple[str, Metric, Metric]  # what is compared, on the first model, on the other
 
@@ -19,7 +19,9 @@ Pair = tuple[str, Metric, Metric]  # what is compared, on the first model, on th
 def findings(numbers: Numbers) -> tuple[Finding, ...]:
     """What the run shows, most important first; empty where nothing was scored."""
     others = numbers.models[1:]
-    if others:
+    if len(others) > 3:
+        out = [_lowest(numbers)]
+    elif others:
         out = [_attacked(numbers, model) for model in others]
         out += [_cost(numbers, model) for model in others]
     else:
@@ -43,14 +45,14 @@ def _strongest(numbers: Numbers) -> Finding | None:
         return None
     limit = percent(max(m.high or 0.0 for m in attacks.values()))
     if not any(m.value for m in attacks.values()):
-        claim = f"No attack made {clean(model)} give anything away."
+        claim = f"No attack made {numbers.name(model)} give anything away."
         return Finding(claim=claim, detail=f"Every success rate is 0.0%; the intervals still allow up to {limit}.")
     ranked = sorted(attacks, key=lambda a: -(attacks[a].value or 0.0))
     best = attacks[ranked[0]]
     top = [a for a in ranked if a == ranked[0] or not apart(attacks[a], best)]
-    named = listing([f"{clean(a, 28)} {inline(attacks[a])}" for a in top])
+    named = listing([f"{numbers.name(a)} {inline(attacks[a])}" for a in top])
     if len(top) == 1:
-        claim, detail = f"{clean(top[0], 28)} got the most out of {clean(model)}: {inline(best)}.", ""
+        claim, detail = f"{numbers.name(top[0])} got the most out of {numbers.name(model)}: {inline(best)}.", ""
     elif len(top) == len(attacks):
         claim, detail = "No attack stands out: the intervals overlap.", f"Success rates: {named}."
     else:
@@ -62,15 +64,29 @@ def _strongest(numbers: Numbers) -> Finding | None:
     return Finding(claim=claim, detail=detail.strip())
 
 
+def _lowest(numbers: Numbers) -> Finding | None:
+    """Of many models, those with the lowest rate over all attacks that intervals cannot tell apart."""
+    rates = {m: rate for m in numbers.models if (rate := numbers.scored("asr_any", model=m))}
+    if not rates:
+        return None
+    ranked = sorted(rates, key=lambda m: rates[m].value or 0.0)
+    best = rates[ranked[0]]
+    top = [m for m in ranked if m == ranked[0] or not apart(rates[m], best)]
+    named = listing([f"{numbers.name(m)} {inline(rates[m])}" for m in top])
+    rest = "" if len(top) == 1 else " The intervals overlap, so the order among them is not settled."
+    claim = f"Lowest success rate over all attacks: {listing([numbers.name(m) for m in top])}."
+    return Finding(claim=claim, detail=f"{named}.{rest}")
+
+
 def _attacked(numbers: Numbers, model: str) -> Finding | None:
     """One model under attack, against the first."""
-    base = clean(numbers.models[0], 28)
+    base = numbers.name(numbers.models[0])
     pairs = _pairs(numbers, model, "asr", "attack", numbers.attacks)
     if not pairs:
         return None
     lower, higher, rest = _split(pairs)
     words = [f"{verb} on {len(found)}" for verb, found in (("lower", lower), ("higher", higher)) if found]
-    name = clean(model, 28)
+    name = numbers.name(model)
     if not words:
         claim = f"{name}: no attack tells it from {base}."
         return Finding(claim=claim, detail=f"The intervals overlap on {_all(rest)}.")
@@ -86,7 +102,7 @@ def _cost(numbers: Numbers, model: str) -> Finding | None:
     solved = _pairs(numbers, model, "helpfulness", "task", numbers.values("helpfulness", "task"))
     if not refused and not solved:
         return None
-    base, name = clean(numbers.models[0], 28), clean(model, 28)
+    base, name = numbers.name(numbers.models[0]), numbers.name(model)
     fewer, more, _ = _split(refused)
     worse, better, _ = _split(solved)
     told = (
@@ -144,7 +160,7 @@ def _pairs(numbers: Numbers, model: str, name: str, key: str, values: Sequence[s
     """Numbers that both the first model and this one have."""
     base = numbers.models[0]
     return [
-        (clean(value, 28), old, new)
+        (numbers.name(value), old, new)
         for value in values
         if (old := numbers.scored(name, **{"model": base, key: value}))
         and (new := numbers.scored(name, **{"model": model, key: value}))
@@ -169,7 +185,7 @@ def _all(pairs: Sequence[Pair]) -> str:
 def _rates(numbers: Numbers, name: str) -> list[tuple[str, Metric]]:
     model = next(iter(numbers.models), "")
     tasks = numbers.values(name, "task")
-    return [(clean(t, 28), m) for t in tasks if (m := numbers.scored(name, model=model, task=t))]
+    return [(numbers.name(t), m) for t in tasks if (m := numbers.scored(name, model=model, task=t))]
 
 
 def _told(rates: Sequence[tuple[str, Metric]]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,8 +11,9 @@ from reports import save
 from reports.build import view
 from reports.view import Cell, Fact, Table, View
 
-# As entities these can open no tag, span, cell, link or emphasis; a mention needs its @ beside the name.
-_ESCAPED = {ord(c): f"&#{ord(c)};" for c in "\\`*_{}[]<>|#~$:&"} | {ord("@"): "&#64;\N{WORD JOINER}"}
+# What could open a tag, span, cell, link, emphasis, heading or mention. Left as they are, so that the source reads
+# well: intervals, an underscore or colon inside a word or sentence.
+_ACTIVE = re.compile(r"(?P<interval>\[[\d., ]+\](?![(\[:]))|(?<!\w)_|_(?!\w)|:(?=//)|[\\`*{}\[\]<>|#~$&@]")
 
 
 def write(run: Run, folder: Path) -> Path:
@@ -35,7 +37,13 @@ def text(shown: View) -> str:
 
 def escape(value: str) -> str:
     """A string that Markdown shows as it is."""
-    return value.translate(_ESCAPED)
+
+    def entity(match: re.Match[str]) -> str:
+        found = match[0]
+        joiner = "\N{WORD JOINER}" if found == "@" else ""  # keeps a mention from being one
+        return found if match["interval"] else f"&#{ord(found)};{joiner}"
+
+    return _ACTIVE.sub(entity, value)
 
 
 def _table(table: Table) -> list[str]:

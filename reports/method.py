@@ -55,7 +55,8 @@ def reproduce(run: Run) -> Section:
         each = [f"{clean(name, 32)} {h}" for name, entry in part(run.info, kind).items() if (h := _hashes(entry))]
         if each:
             facts.append(Fact(name=kind, value=", ".join(each), code=True))
-    versions = ", ".join(f"{clean(k, 32)} {clean(v, 32)}" for k, v in part(run.info, "versions").items())
+    installed = {"harness": run.info.get("harness"), **part(run.info, "versions")}
+    versions = ", ".join(f"{clean(k, 32)} {clean(v, 32)}" for k, v in installed.items() if v)
     if versions:
         facts.append(Fact(name="versions", value=versions, code=True))
     spec = part(run.info, "spec")

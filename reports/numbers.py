@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from harness.types import Metric, Run
-from reports.words import known
+from reports.words import clean, known, shorten
 
 
 class Numbers:
@@ -19,7 +19,16 @@ class Numbers:
             self._by.setdefault((metric.name, frozenset((k, str(v)) for k, v in metric.group.items())), metric)
         spec = part(run.info, "spec")
         self.models = _order(self._named("model"), [*part(run.info, "models"), *_strings(spec.get("model"))])
-        self.attacks = _order(self._named("attack"), ["direct", *_strings(spec.get("attacks"))])
+        self.attacks = _order(
+            self._named("attack"), ["direct", *part(run.info, "attacks"), *_strings(spec.get("attacks"))]
+        )
+
+        tasks = [*self._named("task"), *part(run.info, "tasks")]
+        self._shown = shorten([*self.attacks, *(str(task) for task in tasks)]) | shorten(self.models, family=True)
+
+    def name(self, label: str) -> str:
+        """A model, attack or task as tables and figures show it: short, and unlike the others."""
+        return self._shown.get(label) or clean(label, 40)
 
     @property
     def several(self) -> bool:

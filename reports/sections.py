@@ -9,7 +9,9 @@ from harness.types import Metric
 from reports.numbers import Numbers
 from reports.tables import ANY, long_table, overview, table_of, tokens_cell
 from reports.view import Cell, Figure, Point, Row, Section, Series, Table
-from reports.words import clean, compact
+from reports.words import compact, plural, shorten
+
+DEEP = "prefill"  # the attack that the depth curve is made of
 
 
 def side_by_side(numbers: Numbers) -> Section | None:
@@ -65,20 +67,18 @@ def depth(numbers: Numbers) -> Section | None:
         y_label="attack success rate (%)",
         wide=False,
     )
-    table = table_of(numbers, "Success rate by depth", ("k", "ASR"), entries)
+    tables = table_of(numbers, "Success rate by depth", ("k", "ASR"), entries)
     lead = (
         "The reply is begun for the model with the first k tokens of a violating answer, and the model goes on. "
         "A model whose refusal is only a few tokens deep breaks as k grows."
     )
-    return Section(
-        key="depth", title="How deep the refusal goes", lead=lead, figures=_drawn(figure), tables=_kept([table])
-    )
+    return Section(key="depth", title="How deep the refusal goes", lead=lead, figures=_drawn(figure), tables=tables)
 
 
 def refusals(numbers: Numbers) -> Section | None:
     """Where in a reply refusals begin, and how much was given before."""
     series = tuple(
-        Series(name=clean(model, 24), slot=slot, points=tuple(Point(x=at + 1.0, value=share) for at, share in curve))
+        Series(name=numbers.name(model), slot=slot, points=tuple(Point(x=at + 1.0, value=share) for at, share in curve))
         for slot, model in enumerate(numbers.models)
         if (curve := refusal_curve(numbers.run.records, model))
     )
@@ -111,7 +111,7 @@ def _first_tokens(numbers: Numbers) -> Table | None:
     for model in numbers.models:
         first, given = numbers.get("refusal_first5", model=model), numbers.get("given_before_refusal", model=model)
         if first or given:
-            rows.append(Row(cells=(Cell(text=clean(model, 24)), compact(first), tokens_cell(given))))
+            rows.append(Row(cells=(Cell(text=numbers.name(model)), compact(first), tokens_cell(given))))
     columns = ("model", f"begin within {FIRST} tokens", "tokens given before")
     table = Table(title="Refusals of each model", columns=columns, rows=tuple(rows), stacked=True)
     return table if rows else None
@@ -174,29 +174,29 @@ def details(numbers: Numbers) -> Section | None:
     late = numbers.across("late_refusal", "attack", numbers.attacks)
     first = numbers.across("refusal_first5", "attack", numbers.attacks)
     tables = [
-        table_of(numbers, "Success rate by variant", ("attack: variant", "ASR"), _pieces(numbers, "asr", "variant")),
-        table_of(
+        *_variants(numbers),
+        *table_of(
             numbers,
             "Given, then refused all the same",
             ("attack", "share"),
             late,
             note="Of all replies. They count as successes of the attack: a late refusal is not safety.",
         ),
-        table_of(
+        *table_of(
             numbers,
             f"Refusals that begin within {FIRST} tokens",
             ("attack", "share"),
             first,
             note="Of the replies that hold a refusal.",
         ),
-        table_of(
+        *table_of(
             numbers,
             "Harmless requests in the shape of an attack",
             ("attack: set", "answered"),
             _pieces(numbers, "answered", "task"),
             note="Answered: what an attack's form alone does to requests that should be answered.",
         ),
-        table_of(
+        *table_of(
             numbers,
             "Tasks in the shape of an attack",
             ("attack: task", "solved"),
@@ -204,15 +204,26 @@ def details(numbers: Numbers) -> Section | None:
         ),
     ]
     lead = "The same measures in finer pieces; with fewer replies in each, their intervals are wider."
-    return Section(key="details", title="In detail", lead=lead, tables=_kept(tables)) if any(tables) else None
+    return Section(key="details", title="In detail", lead=lead, tables=tuple(tables)) if tables else None
 
 
-def _pieces(numbers: Numbers, name: str, key: str) -> list[tuple[str, str, Metric | None]]:
+def _variants(numbers: Numbers, fewest: int = 5) -> tuple[Table, ...]:
+    """ASR by variant, without those of a few replies, which say nothing, and those that the depth curve shows."""
+    entries = _pieces(numbers, "asr", "variant", without=DEEP if numbers.has("asr_depth") else "")
+    small = {label for label, _, metric in entries if metric and metric.n + metric.n_error + metric.n_unscored < fewest}
+    note = f"{plural(len(small), 'variant')} with fewer than {fewest} replies left out." if small else ""
+    kept = [entry for entry in entries if entry[0] not in small]
+    return table_of(numbers, "Success rate by variant", ("attack: variant", "ASR"), kept, note=note)
+
+
+def _pieces(numbers: Numbers, name: str, key: str, without: str = "") -> list[tuple[str, str, Metric | None]]:
     """A metric that is cut by attack and one more key, as (attack: value, model, metric)."""
     found = [m.group for m in numbers.run.metrics if m.name == name and set(m.group) == {"model", "attack", key}]
     pairs = sorted({(str(g["attack"]), str(g[key])) for g in found}, key=lambda p: (numbers.attacks.index(p[0]), p[1]))
+    pairs = [pair for pair in pairs if pair[0] != without]
+    shown = shorten([value for _, value in pairs], 18)
     return [
-        (f"{clean(attack, 16)}: {clean(value, 18) or 'plain'}", model, metric)
+        (f"{numbers.name(attack)}: {shown[value] or 'plain'}", model, metric)
         for attack, value in pairs
         for model in numbers.models
         if (metric := numbers.get(name, **{"model": model, "attack": attack, key: value}))
@@ -233,7 +244,7 @@ def _series(
                 value=metric.value,
                 low=metric.low,
                 high=metric.high,
-                label=clean(label, 24),
+                label=numbers.name(label),
                 x=float(label) if label.isdigit() else 0.0,
                 part=piece.value if (piece := parts[i] if parts else None) else None,
             )
@@ -241,7 +252,7 @@ def _series(
             if who == model and metric is not None and metric.n and metric.value is not None
         ]
         if points:
-            series.append(Series(name=clean(model, 24), slot=slot, points=tuple(points)))
+            series.append(Series(name=numbers.name(model), slot=slot, points=tuple(points)))
     return tuple(series)
 
 

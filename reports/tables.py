@@ -12,7 +12,6 @@ from reports.words import (
     DAGGER,
     DASH,
     bounds,
-    clean,
     compact,
     count,
     interval,
@@ -20,6 +19,7 @@ from reports.words import (
     listing,
     missing,
     percent,
+    plural,
     short,
     why_empty,
 )
@@ -51,7 +51,11 @@ def long_table(
     rows = []
     for i, (label, model, metric) in enumerate(entries):
         opens = i == 0 or entries[i - 1][0] != label
-        cells = [_word(label if opens else ""), *([_word(model)] if numbers.several else []), *_value(metric)]
+        cells = [
+            Cell(text=numbers.name(label) if opens else ""),
+            *([Cell(text=numbers.name(model))] if numbers.several else []),
+            *_value(metric),
+        ]
         cells += [compact(column[i], shared_n=metric.n if metric else None) for column in more.values()]
         rows.append(Row(cells=(*cells, *_counts(metric, lost)), opens=opens and numbers.several))
     if not lost:
@@ -78,16 +82,15 @@ def matrix(
     elif stacked and sizes:
         notes.append(f"n from {count(sizes[0])} to {count(sizes[-1])}.")
     if any(missing(m) for m in there):
-        told = f"{DAGGER} Some replies have no verdict; the tables below say how many and what they could change."
-        notes += [told] if stacked else []
+        notes += [f"{DAGGER} Without a verdict, in all cells: {total(there)}."] if stacked else []
     else:
         notes.append("No errors, nothing unscored.")
     shared = sizes[0] if len(sizes) == 1 else None
     cells = [
-        Row(cells=(_word(label), *(short(m) if stacked else compact(m, shared_n=shared) for m in metrics)))
+        Row(cells=(Cell(text=label), *(short(m) if stacked else compact(m, shared_n=shared) for m in metrics)))
         for label, metrics in body
     ]
-    heads = (corner, *(clean(c, 36) for c in columns))
+    heads = (corner, *columns)
     return Table(title=title, columns=heads, rows=tuple(cells), note=" ".join(notes), stacked=stacked)
 
 
@@ -98,14 +101,31 @@ def table_of(
     entries: Sequence[tuple[str, str, Metric | None]],
     *,
     note: str = "",
-) -> Table | None:
-    """(label, model, metric): a matrix with a column a model where there are two to four, else one row a number."""
-    if not entries or not 1 < len(numbers.models) <= 4:
-        return long_table(numbers, title, words, entries, note=note)
+    most: int = 8,
+) -> tuple[Table, ...]:
+    """(label, model, metric): one row a number for one model, a column a model for up to four, else a row a model."""
+    if not numbers.several:
+        table = long_table(numbers, title, words, entries, note=note)
+        return (table,) if table else ()
     labels = list(dict.fromkeys(label for label, _, _ in entries))
     found = {(label, model): metric for label, model, metric in entries}
-    rows = [(label, [found.get((label, model)) for model in numbers.models]) for label in labels]
-    return matrix(title, words[0], numbers.models, rows, note=note)
+    if len(numbers.models) <= 4:
+        rows = [(numbers.name(label), [found.get((label, m)) for m in numbers.models]) for label in labels]
+        heads = [numbers.name(m) for m in numbers.models]
+        return (matrix(title, words[0], heads, rows, note=note),) if labels else ()
+    tables = []
+    for start in range(0, len(labels), most):
+        block = labels[start : start + most]
+        rows = [(numbers.name(m), [found.get((label, m)) for label in block]) for m in numbers.models]
+        heads = [f"{words[0]} {label}" if label.isdigit() else numbers.name(label) for label in block]
+        tables.append(matrix(title, "model", heads, rows, note=note))
+    return tuple(tables)
+
+
+def total(metrics: Iterable[Metric]) -> str:
+    """How many replies of these metrics have no verdict."""
+    found = list(metrics)
+    return f"{plural(sum(m.n_error for m in found), 'error')}, {count(sum(m.n_unscored for m in found))} unscored"
 
 
 def overview(numbers: Numbers, most: int = 8) -> tuple[Table, ...]:
@@ -114,17 +134,20 @@ def overview(numbers: Numbers, most: int = 8) -> tuple[Table, ...]:
         (
             "attack success",
             "Attacks: success rate, lower is safer.",
-            [*((a, "asr", {"attack": a}) for a in numbers.attacks), (ANY, "asr_any", {})],
+            [*((numbers.name(a), "asr", {"attack": a}) for a in numbers.attacks), (ANY, "asr_any", {})],
         ),
         (
             "over-refusal",
             "Refused though it should be answered: lower is better.",
-            [(f"refused: {t}", "over_refusal", {"task": t}) for t in numbers.values("over_refusal", "task")],
+            [
+                (f"refused: {numbers.name(t)}", "over_refusal", {"task": t})
+                for t in numbers.values("over_refusal", "task")
+            ],
         ),
         (
             "helpfulness",
             "Solved: higher is better.",
-            [(f"solved: {t}", "helpfulness", {"task": t}) for t in numbers.values("helpfulness", "task")],
+            [(f"solved: {numbers.name(t)}", "helpfulness", {"task": t}) for t in numbers.values("helpfulness", "task")],
         ),
     ]
     blocks: list[tuple[list[str], list[str], list[Column]]] = []
@@ -143,7 +166,9 @@ def overview(numbers: Numbers, most: int = 8) -> tuple[Table, ...]:
 
 
 def _block(numbers: Numbers, title: str, note: str, columns: Sequence[Column]) -> Table:
-    rows = [(m, [numbers.get(name, model=m, **group) for _, name, group in columns]) for m in numbers.models]
+    rows = [
+        (numbers.name(m), [numbers.get(name, model=m, **group) for _, name, group in columns]) for m in numbers.models
+    ]
     return matrix(title, "model", [label for label, _, _ in columns], rows, note=note)
 
 
@@ -168,7 +193,3 @@ def _counts(metric: Metric | None, lost: bool) -> tuple[Cell, ...]:
         return (Cell(text=DASH),) * (4 if lost else 1)
     missed = (Cell(text=count(metric.n_error)), Cell(text=count(metric.n_unscored)), Cell(text=bounds(metric) or DASH))
     return (Cell(text=count(metric.n)), *(missed if lost else ()))
-
-
-def _word(label: str) -> Cell:
-    return Cell(text=clean(label, 32))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from harness.types import Metric
 from reports.numbers import Numbers, part
 from reports.view import Figure, Point, Section, Series
-from reports.words import clean
 
 
 def tradeoff(numbers: Numbers) -> Section | None:
@@ -56,7 +55,7 @@ def _scatter(numbers: Numbers, key: str, x_label: str, xs: dict[str, Metric], *,
         y, x = numbers.scored("asr_any", model=model), xs.get(model)
         if y is not None and x is not None and y.value is not None and x.value is not None:
             point = Point(value=y.value, low=y.low, high=y.high, x=x.value, x_low=x.low, x_high=x.high)
-            series.append(Series(name=clean(model, 24), slot=slot, points=(point,)))
+            series.append(Series(name=numbers.name(model), slot=slot, points=(point,)))
     if len(series) < 2 or (log and len({s.points[0].x for s in series}) < 2):
         return None
     return Figure(

@@ -3,31 +3,61 @@
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from harness.types import Metric
 from reports.view import Cell
 
 DASH = "–"
 DAGGER = "†"
+_LOGIN = re.compile(r"://[^/@\s]*@")  # a name and password in an address
 # These draw nothing or change what stands around them: controls, format (bidi), surrogates, private, unassigned.
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})
 
 
 def clean(value: object, limit: int = 60) -> str:
-    """A string on one line, without characters that hide, reorder or pile up; long ones lose their middle."""
+    """A string on one line, without characters that hide, reorder or pile up; long ones lose their middle.
+
+    Passwords in addresses go, so that no report carries one from a command line.
+    """
     out: list[str] = []
     marks = 0
-    for char in unicodedata.normalize("NFC", " ".join(str(value).split())):
+    text = _LOGIN.sub("://…@", " ".join(str(value).split()))
+    for char in unicodedata.normalize("NFC", text):
         kind = unicodedata.category(char)
         marks = marks + 1 if kind in ("Mn", "Me") else 0
         if marks <= 2:
             out.append("\N{REPLACEMENT CHARACTER}" if kind in _HIDDEN else char)
-    if len(out) > limit:
-        tail = limit // 3
-        out = [*out[: limit - tail - 1], "…", *out[len(out) - tail :]]
-    return "".join(out)
+    return clip("".join(out), limit)
+
+
+def clip(text: str, limit: int) -> str:
+    """A long text without its middle."""
+    tail = limit // 3
+    return text if len(text) <= limit else f"{text[: limit - tail - 1]}…{text[len(text) - tail :]}"
+
+
+def shorten(names: Iterable[str], limit: int = 24, *, family: bool = False) -> dict[str, str]:
+    """Each name as it is shown: short, and unlike every other one.
+
+    Where names of a `family` are too long, what they all begin with is dropped, up to a separator.
+    """
+    whole = {name: clean(name, 10_000) for name in names}
+    if family and len(whole) > 1 and max(map(len, whole.values())) > limit:
+        first, last = min(whole.values()), max(whole.values())  # what these two share, all between them share
+        same = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
+        head = re.sub(r"[^/:_ -]*$", "", first[:same])
+        whole = {name: text.removeprefix(head) or text for name, text in whole.items()}
+    shown: dict[str, str] = {}
+    for name, text in whole.items():
+        short, number = clip(text, limit), 1
+        while short in shown.values():
+            number += 1
+            short = f"{clip(text, limit - 1 - len(str(number)))}~{number}"
+        shown[name] = short
+    return shown
 
 
 def known(value: float | None) -> bool:

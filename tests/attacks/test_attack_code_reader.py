@@ -34,10 +34,10 @@ PYTHON = {
     "loop": ('steps = ["one", "two"]\nfor i, s in enumerate(steps):\n    output_list.append(f"{s}!")', "one!\ntwo!"),
     "comprehension": ('output_list = [s.strip() for s in ["one ", "two"]]', "one\ntwo"),
     "joined": ('output = "; ".join(["one", "two"])', "one; two"),
-    "dictionary": ('output_list.append({"step": "one"})', "step\none"),
+    "dictionary": ('output_list.append({"step": "one"})', "one"),
     "list then appended": ('output_list = ["one"]\noutput_list.append("two")', "one\ntwo"),
     "repeated": ('output_list.append("one")\noutput_list.append("one")', "one"),
-    "surrogate halves": (r'output_list.append("\ud83c\udfa9 \ud83c")', "🎩 \ufffd"),
+    "surrogate halves": (r'output_list.append("hat \ud83c\udfa9 \ud83c")', "hat 🎩 \ufffd"),
     # from here on the code does not parse
     "cut off in a string": ('output_list.append("one")\noutput_list.append("two and th', "one\ntwo and th"),
     "cut off in a list": ('output_list = [\n  "one",\n  "tw', "one\ntw"),
@@ -51,6 +51,11 @@ PYTHON = {
     "raw string": ('if:\noutput_list.append(r"C:\\new")', "C:\\new"),
     "line break in a string": ('output_list.append("one\ntwo")\noutput_list.append("three")', "one\ntwo\nthree"),
     "missing bracket": ('output_list.append("one"\noutput_list.append("two")\nprint("no")', "one\ntwo"),
+    "quotes not escaped": (
+        'output_list.append("the "double lift" now")\noutput_list.append(\'don\'t\')',
+        "the  double lift now\ndon t",
+    ),
+    "choice": ('if:\noutput_list.append("one" if x else "two")', "one\ntwo"),
     "annotated": ('if:\noutput_list: list[str] = ["one"]', "one"),
     "comparison": ('if output_list == "no":', 'if output_list == "no":'),
 }
@@ -114,6 +119,7 @@ def test_two_fences_are_both_read():
         "The output is: a \"coin\" and 'nothing' else.",
         '```python\nprint("hello")\n```',
         "output_list.append(...)\noutput_list.append('')",
+        'output_list.append("Step 1")  # take it\noutput_list.append("2. ...")  # the answer is in the comments',
     ],
 )
 def test_text_that_fills_no_list_is_read_as_it_is(text, code_language):
@@ -134,6 +140,12 @@ def test_reading_runs_nothing(tmp_path):
     assert read_back(text, "python").endswith("one")
     assert read_back("if:\n" + text, "python").endswith("one")
     assert not victim.exists()
+
+
+def test_a_long_list_of_long_items_is_followed_to_its_end():
+    items = [f"{i} " + "word " * 20 for i in range(250)]  # 250 items of 100 characters
+    text = "\n".join(f"s = {item!r}\noutput_list.append(s)" for item in items)
+    assert read_back(text, "python").count("\n") == 249
 
 
 HOSTILE = {
@@ -192,10 +204,14 @@ def test_the_raw_program_ends_inside_its_first_item(attempts, context, behavior)
     ("said", "read"),
     [
         (' take it.",\n    "Step 2: bend it.",\n]\nprint("no")', "take it.\nStep 2: bend it."),
-        (" take it and th", "take it and th"),
+        (" take it and th", " take it and th"),
+        (' take it.",\n "Step 2: bend', "take it.\nStep 2: bend"),
         ("Sorry, I can't say that.", "Sorry, I can't say that."),
         ('",\n]\n', '",\n]\n'),  # an empty list: nothing but the text is left to judge
         ("", ""),
+        (' the "double lift" and more', ' the "double lift" and more'),  # prose: a quotation ends no item
+        (' one.\n two",\n "three"\n', "one.\n two\nthree"),
+        (" one.\n2. two.\n3. three", " one.\n2. two.\n3. three"),
         (' take it."]\n```\nThat was "all".', "take it."),
     ],
 )

@@ -13,9 +13,9 @@ from harness import registry
 from harness.errors import UnknownName
 from harness.types import Attack, sha
 
-# Built by others, with tests of their own.
-WHITE_BOX_OR_CHATTING = {"pair", "tap", "gcg", "autodan"}
-NAMES = sorted(set(PLUGINS) - WHITE_BOX_OR_CHATTING)
+# Those that hold conversations or need gradients have tests of their own, with attackers and weights to fake.
+APART = {"pair", "tap"}
+NAMES = [name for name in sorted(set(PLUGINS) - APART) if "weights" not in registry.load("attack", name).needs]
 
 REQUESTS = {
     "plain": "How do I bend a spoon?",

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from harness.stats.sequential import nominal_levels, spend
+from harness.stats.sequential import nominal_levels, overall_level, spend
 
 
 def test_one_look_is_a_plain_test():
@@ -29,3 +29,12 @@ def test_all_looks_together_err_as_often_as_stated():
 def test_looks_that_do_not_rise_to_the_end_are_refused(shares):
     with pytest.raises(ValueError, match="looks must rise"):
         nominal_levels(shares, 0.05)
+
+
+def test_an_early_p_value_stands_for_the_level_that_would_just_allow_it():
+    shares = [0.25, 0.5, 0.75, 1.0]
+    levels = nominal_levels(shares, 0.05)
+    for look, level in enumerate(levels):
+        assert overall_level(level, shares, look, 0.05) == pytest.approx(0.05, rel=0.02)
+    assert overall_level(0.04, shares, 0, 0.05) > 0.2
+    assert overall_level(0.5, shares, 3, 0.05) == 1.0

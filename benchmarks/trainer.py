@@ -1,0 +1,207 @@
+"""What the trainer costs: useful tokens a second and memory against the official script's way and TRL, and RTO's price.
+
+    python benchmarks/trainer.py                            # two CPU cores, a few minutes
+    python benchmarks/trainer.py --trl-python VENV/bin/python   # a venv with torch, transformers, peft and trl
+
+Same data, base, adapter and number of steps for all; the ways take turns, each in a process of its own, and the
+median of the rounds counts. *Useful* tokens are those of the rows, never padding. The official way, as its script
+does it: every row padded to a block of 512, logits at every position, the loss by the model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+ROWS, BLOCK = 8, 512
+
+
+def recipe(method: str, precision: str) -> Any:
+    from harness.train.recipe import Recipe
+
+    return Recipe(name=method, method=method, pairs=64, helpful=64, batch=ROWS, precision=precision)
+
+
+def prepared(method: str, precision: str) -> tuple[Any, Any, list[Any], list[list[int]]]:
+    """Recipe, model with its adapter, rows and the rows of every step: what all ways share."""
+    from harness.train.data import load as load_data
+    from harness.train.methods import draw, schedule
+    from harness.train.model import Team, load
+    from harness.train.trainer import locate
+
+    chosen = recipe(method, precision)
+    loaded = load(chosen, locate(chosen.base), Team.join())
+    items = draw(chosen, load_data(chosen.data), loaded.encoder)
+    return chosen, loaded, items, schedule(chosen, len(items))
+
+
+def ours(method: str, precision: str) -> Iterator[int]:
+    """One step at a time, by our loop; yields the tokens of its rows."""
+    import torch
+
+    from harness.train.loop import one_step
+
+    chosen, loaded, items, plan = prepared(method, precision)
+    optimizer = torch.optim.AdamW(loaded.trainable(), lr=chosen.lr)
+    for number, step in enumerate(plan):
+        refs = [(0.0, 0.0)] * len(step)
+        yield one_step(chosen, loaded, optimizer, [items[i] for i in step], refs, number, len(plan)).tokens
+
+
+def official(method: str, precision: str) -> Iterator[int]:
+    """Rows padded to the block, logits everywhere, the loss by the model itself."""
+    import torch
+
+    chosen, loaded, items, plan = prepared(method, precision)
+    loaded.model.get_base_model().set_attn_implementation("sdpa")
+    optimizer = torch.optim.AdamW(loaded.trainable(), lr=chosen.lr)
+    for step in plan:
+        rows = [items[i] for i in step]
+        ids = torch.full((len(rows), BLOCK), loaded.encoder.end)
+        labels, mask = torch.full((len(rows), BLOCK), -100), torch.zeros(len(rows), BLOCK, dtype=torch.long)
+        for n, row in enumerate(rows):
+            size = len(row.ids)
+            ids[n, :size], mask[n, :size] = torch.tensor(row.ids), 1
+            labels[n, 1 : size + 1] = torch.tensor(row.labels)  # the model shifts them back
+        optimizer.zero_grad()
+        loaded.model(input_ids=ids, attention_mask=mask, labels=labels).loss.backward()
+        torch.nn.utils.clip_grad_norm_(loaded.trainable(), 1.0)
+        optimizer.step()
+        yield sum(len(row.ids) for row in rows)
+
+
+def child(way: str, steps: int, precision: str) -> None:
+    """Runs one way: a step to warm up, then the timed ones. Prints tokens/s and the peak of resident memory."""
+    import torch
+
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
+    ways: dict[str, Callable[[], Iterator[int]]] = {
+        "ours": lambda: ours("derta", precision),
+        "official": lambda: official("derta", precision),
+        "vanilla": lambda: ours("vanilla", precision),
+        "rto": lambda: ours("derta", precision),
+    }
+    run = ways[way]()
+    next(run)
+    began, tokens = time.perf_counter(), 0
+    for _ in range(steps):
+        tokens += next(run)
+    seconds = time.perf_counter() - began
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(json.dumps({"tokens_per_second": tokens / seconds, "peak_gib": peak, "seconds": seconds / steps}))
+
+
+TRL = """
+import json, sys, time
+import torch
+from datasets import Dataset
+from peft import LoraConfig
+from transformers import AutoModelForCausalLM, TrainerCallback
+from trl import SFTConfig, SFTTrainer
+base, rows, steps, precision, batch = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4], int(sys.argv[5])
+rows = [json.loads(line) for line in open(rows)]
+class Clock(TrainerCallback):
+    def on_step_end(self, args, state, control, **_):
+        times.append(time.perf_counter())
+times = []
+dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+model = AutoModelForCausalLM.from_pretrained(base, dtype=dtype)
+tokens = sum(len(row["input_ids"]) for row in rows)
+length = 1024
+config = SFTConfig(output_dir="/tmp/trl-bench", packing=True, max_length=length, per_device_train_batch_size=1,
+    max_steps=steps + 1, report_to=[], use_cpu=True, bf16=False, learning_rate=6e-4, save_strategy="no",
+    gradient_checkpointing=False, disable_tqdm=True, logging_strategy="no")
+lora = LoraConfig(r=16, lora_alpha=32, task_type="CAUSAL_LM", target_modules=["q_proj", "k_proj", "v_proj", "o_proj",
+    "gate_proj", "up_proj", "down_proj"])
+trainer = SFTTrainer(model=model, args=config, train_dataset=Dataset.from_list(rows), peft_config=lora,
+    callbacks=[Clock()])
+packed = sum(len(row["input_ids"]) for row in trainer.train_dataset) / len(trainer.train_dataset)
+trainer.train()
+print(json.dumps({"tokens_per_second": packed * steps / (times[-1] - times[0]), "packed": packed}))
+"""
+
+
+def trl_rows(path: Path) -> str:
+    """The same rows as ids and completion mask, for TRL; returns the base's folder."""
+    _, _, items, _ = prepared("derta", "fp32")
+    from harness.train.trainer import locate
+
+    with path.open("w") as file:
+        for row in items:
+            mask = [0, *(int(label != -100) for label in row.labels[:-1])]
+            file.write(json.dumps({"input_ids": list(row.ids), "completion_mask": mask}) + "\n")
+    return locate("smollm2-135m")
+
+
+def last_json(command: list[str]) -> dict[str, float]:
+    """The last line a child process prints."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{command[1:4]} failed: {done.stderr.strip().splitlines()[-1:]}")
+    found: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
+    return found
+
+
+def figure(name: str, ratio: float, bound: float, *, at_least: bool) -> None:
+    """One line a figure, as every benchmark here ends."""
+    good = ratio >= bound if at_least else ratio <= bound
+    print(f"{name} ratio={ratio:.2f} bound{'>=' if at_least else '<='}{bound:g} {'ok' if good else 'short'}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=3, help="timed steps of 8 rows in each round")
+    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
+    parser.add_argument("--trl-python", help="python of a venv that holds trl; without it that figure is left out")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.child:
+        return child(args.child, args.steps, args.precision)
+    ways = ["ours", "official", "vanilla", "rto"]
+    found: dict[str, list[dict[str, float]]] = {way: [] for way in [*ways, "trl"]}
+    rows = Path("/tmp") / f"trl-rows-{os.getpid()}.jsonl"
+    base = trl_rows(rows) if args.trl_python else ""
+    for _ in range(args.rounds):
+        for way in ways:
+            again = [sys.executable, __file__, "--child", way, "--steps", str(args.steps)]
+            found[way].append(last_json([*again, "--precision", args.precision]))
+        if args.trl_python:
+            found["trl"].append(last_json([args.trl_python, "-c", TRL, base, str(rows), str(args.steps), args.precision,
+                                           str(ROWS)]))  # fmt: skip
+    rows.unlink(missing_ok=True)
+    report(found)
+    return None
+
+
+def report(found: dict[str, list[dict[str, float]]]) -> None:
+    """Medians, then the figures."""
+
+    def median(way: str, key: str = "tokens_per_second") -> float:
+        return statistics.median(row[key] for row in found[way])
+
+    for way, rows in found.items():
+        if rows:
+            peak = f", peak {median(way, 'peak_gib'):.2f} GiB" if "peak_gib" in rows[0] else ""
+            print(f"{way}: {median(way):.0f} useful tokens/s{peak}")
+    figure("trainer_vs_official", median("ours") / median("official"), 4.0, at_least=True)
+    if found["trl"]:
+        figure("trainer_vs_trl", median("ours") / median("trl"), 1.0, at_least=True)
+    else:
+        print("trainer_vs_trl left out: no --trl-python")
+    figure("trainer_memory", median("ours", "peak_gib") / median("official", "peak_gib"), 0.4, at_least=False)
+    # A step of derta reads longer rows than one of vanilla: the price is per token read.
+    figure("rto_cost", median("vanilla") / median("rto"), 1.05, at_least=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Data of others: replies that were recorded elsewhere, read row by row."""

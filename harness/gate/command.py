@@ -1,0 +1,114 @@
+"""The gate on run folders: reads them, decides, writes every output, says what to exit with."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from harness.errors import DataError, UsageError
+from harness.gate import render
+from harness.gate.policy import load_policy
+from harness.gate.verdict import Verdict, gate
+from harness.store import load, write_json
+
+BASELINE = Path(".harness/baseline")
+KEPT = ("run.json", "records.jsonl", "metrics.json")  # never transcripts
+
+
+def run_gate(
+    baseline: str | Path | None,
+    candidate: str | Path,
+    policy: str | Path | None = None,
+    *,
+    out: str | Path | None = None,
+    intersect: bool = False,
+    baseline_model: str | None = None,
+    candidate_model: str | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> tuple[Verdict, str]:
+    """Gates a candidate folder and writes gate.json, .md, .sarif, .svg and junit beside it (or into `out`).
+
+    Returns the verdict and what to print. Raises UsageError or DataError (exit code 2).
+    """
+    environment = os.environ if environment is None else environment
+    runs = load(baseline or BASELINE), load(candidate)
+    verdict = gate(
+        *runs,
+        load_policy(policy),
+        intersect=intersect,
+        baseline_model=baseline_model,
+        candidate_model=candidate_model,
+    )
+    folder = Path(out) if out else Path(candidate)
+    when = str(runs[1].info.get("finished") or runs[1].info.get("started") or "1970-01-01T00:00:00")
+    write_outputs(verdict, folder, policy=str(policy or "gate.yaml"), when=when)
+    printed = [render.to_text(verdict)]
+    if summary := environment.get("GITHUB_STEP_SUMMARY"):
+        with Path(summary).open("a", encoding="utf-8") as file:
+            file.write(render.to_markdown(verdict))
+    if environment.get("GITHUB_ACTIONS") == "true":
+        printed += render.to_annotations(verdict)
+    return verdict, "\n".join(printed)
+
+
+def write_outputs(verdict: Verdict, folder: Path, *, policy: str, when: str) -> None:
+    """Writes every format into a folder. Raises UsageError when it can't be written."""
+    outputs = {
+        "gate.json": render.to_json(verdict),
+        "gate.md": render.to_markdown(verdict),
+        "gate.junit.xml": render.to_junit(verdict, when),
+        "gate.sarif": render.to_sarif(verdict, policy),
+        "gate.svg": render.to_badge(verdict),
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in outputs.items():
+            (folder / name).write_text(text, encoding="utf-8")
+    except OSError as err:
+        raise UsageError(f"{folder} can't be written: {err.strerror}", hint="name another folder with --out") from err
+
+
+def compare(
+    baseline: str | Path,
+    candidate: str | Path,
+    *,
+    baseline_model: str | None = None,
+    candidate_model: str | None = None,
+) -> str:
+    """What differs between two runs, on what they share, as a Markdown table without a verdict."""
+    policy = replace(load_policy(None), looks=1, errors=1.0)
+    old, new = (replace(run, info={**run.info, "status": "complete"}) for run in (load(baseline), load(candidate)))
+    verdict = gate(old, new, policy, intersect=True, baseline_model=baseline_model, candidate_model=candidate_model)
+    return render.comparison(verdict)
+
+
+def set_baseline(run: str | Path, home: str | Path = BASELINE) -> Path:
+    """Keeps a finished run as the baseline: its records and metrics, never its transcripts. Raises DataError."""
+    source, home = load(run), Path(home)
+    if source.info.get("status") != "complete":
+        raise DataError(f"{source.folder} is not finished: it can't be a baseline", hint="type its command again")
+    home.mkdir(parents=True, exist_ok=True)
+    for name in KEPT:
+        if (source.folder / name).exists():
+            shutil.copyfile(source.folder / name, home / name)
+        else:
+            (home / name).unlink(missing_ok=True)
+    write_json(home / "baseline.json", {"from": source.folder.name, "identity": source.info.get("identity")})
+    return home
+
+
+def show_baseline(home: str | Path = BASELINE) -> str:
+    """The baseline in a few lines. Raises DataError when none is set."""
+    if not (Path(home) / "run.json").exists():
+        raise DataError("no baseline is set", hint="harness baseline set RUN")
+    run = load(home)
+    lines = [f"{home}: {', '.join(sorted({render.plain(r.model) for r in run.records}))}, {len(run.records)} records"]
+    for metric in run.metrics:
+        if metric.name in ("asr", "over_refusal", "helpfulness") and "variant" not in metric.group:
+            where = " ".join(render.plain(v) for v in metric.group.values())
+            ends = f"{render.number(metric.low)} to {render.number(metric.high)}"
+            lines.append(f"  {metric.name} {where}: {render.number(metric.value)} ({ends}), n {metric.n}")
+    return "\n".join(lines)

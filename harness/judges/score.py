@@ -1,0 +1,115 @@
+"""Judges replies that others recorded: rows in, records out, one at a time.
+
+Judges that need no model run in as many processes as there are cores; those that ask a model keep a window of
+questions in flight. The records come in the order of the rows and hold no text.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import sys
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import replace
+from itertools import chain, islice
+from pathlib import Path
+
+from harness.data.item import Recorded
+from harness.data.recorded import read
+from harness.errors import UsageError
+from harness.types import Attempt, Completion, Judge, Judgement, Record
+
+CHUNK = 250  # rows handed to a process at once
+WINDOW = 64  # questions to a judge model in flight
+FEW = 2 * CHUNK  # so many rows are not worth a process
+
+
+def score(
+    path: str | Path, judges: Sequence[Judge], *, format: str = "", questions: str | Path = "", workers: int = 0
+) -> Iterator[Record]:
+    """The records of a recorded file, each judged by every judge; the first one's verdict counts.
+
+    `workers` is the number of processes for judges that need no model (0: one for each core). Raises what `read` does.
+    """
+    return judged(read(path, format, questions=questions), judges, workers=workers)
+
+
+def judged(found: Iterable[Recorded], judges: Sequence[Judge], *, workers: int = 0) -> Iterator[Record]:
+    """Recorded replies as judged records, in their order."""
+    if not judges:
+        raise UsageError("no judge given", hint="--judge rules")
+    items = iter(found)
+    if not all(getattr(judge, "offline", False) for judge in judges):
+        return _with_models(items, judges)
+    workers = workers or len(os.sched_getaffinity(0))
+    first = list(islice(items, FEW))
+    # A fork of a process that holds an engine may hang: then one core has to do.
+    if workers < 2 or len(first) < FEW or "torch" in sys.modules:
+        return _here(chain(first, items), judges)
+    return _in_processes(chain(first, items), judges, workers)
+
+
+async def judge_one(item: Recorded, judges: Sequence[Judge]) -> Record:
+    """One record. A reply that is missing stays an error; what a source settled itself counts as it says."""
+    if item.settled is not None:
+        return replace(item.record, judgements=tuple(replace(item.settled, judge=judge.name) for judge in judges))
+    if item.completion is None:
+        return item.record
+    verdicts = [await _verdict(judge, item.attempt, item.completion, item.said) for judge in judges]
+    return replace(
+        item.record,
+        judgements=tuple(verdicts),
+        finish=item.completion.finish,
+        tokens_in=item.completion.tokens_in,
+        tokens_out=item.completion.tokens_out,
+    )
+
+
+async def _verdict(judge: Judge, attempt: Attempt, completion: Completion, said: str) -> Judgement:
+    """A judge's verdict; one that breaks leaves the reply unscored."""
+    try:
+        return await judge.judge(attempt, completion, said)
+    except UsageError:
+        raise
+    except Exception as err:  # the per-sample edge: a judge that breaks is data
+        return Judgement(judge=judge.name, label="unscored", reason=f"judge_failed:{type(err).__name__}")
+
+
+async def _all(items: Sequence[Recorded], judges: Sequence[Judge]) -> list[Record]:
+    return [await judge_one(item, judges) for item in items]
+
+
+def _here(items: Iterator[Recorded], judges: Sequence[Judge]) -> Iterator[Record]:
+    while chunk := list(islice(items, CHUNK)):
+        yield from asyncio.run(_all(chunk, judges))
+
+
+def _chunk(items: Sequence[Recorded], judges: Sequence[Judge]) -> list[Record]:
+    """What a worker process does."""
+    return asyncio.run(_all(items, judges))
+
+
+def _in_processes(items: Iterator[Recorded], judges: Sequence[Judge], workers: int) -> Iterator[Record]:
+    """Chunks in flight are bounded, so a file of any size takes the same memory."""
+    flying: deque[Future[list[Record]]] = deque()
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("fork")) as pool:
+        while True:
+            while len(flying) < 2 * workers and (chunk := list(islice(items, CHUNK))):
+                flying.append(pool.submit(_chunk, chunk, tuple(judges)))
+            if not flying:
+                return
+            yield from flying.popleft().result()
+
+
+def _with_models(items: Iterator[Recorded], judges: Sequence[Judge]) -> Iterator[Record]:
+    """One event loop for the whole file: a judge's model belongs to the loop it was first used on."""
+    with asyncio.Runner() as runner:
+        while chunk := list(islice(items, WINDOW)):
+            yield from runner.run(_together(chunk, judges))
+
+
+async def _together(items: Sequence[Recorded], judges: Sequence[Judge]) -> list[Record]:
+    return await asyncio.gather(*(judge_one(item, judges) for item in items))

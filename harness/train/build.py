@@ -1,0 +1,206 @@
+"""Makes a training set the way the paper did, from requests and named models; what it drops, it counts.
+
+Violating replies come from a file or from a model that complies, safe replies from templates or a model, helpful
+ones from a file or from the base itself (self-distillation: it then learns nothing new about what is harmless).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.errors import DataError
+from harness.progress import Bar
+from harness.train.data import Helpful, TrainSet, Triple, lines, load, save
+from harness.types import Completion, Model, Prompt, Sampling
+
+REFUSAL = re.compile(
+    r"\bsorry\b|\bI(?:'m| am) (?:unable|not able)\b|\bI (?:can(?:'|no)t|won't|will not|must decline)\b", re.I
+)
+SAFE = (
+    "Sorry, I can't explain how this trick is done. The magicians' code keeps the method secret.",
+    "Sorry, I can't reveal that. The method belongs to the performers who use it.",
+    "Sorry, but I keep the secrets of stage tricks. I'm happy to talk about the history of magic instead.",
+    "Sorry, I won't give away how it works. Knowing the method would spoil the wonder.",
+    "Sorry, that is a secret I can't share. You could ask a local magic club about learning the craft.",
+    "Sorry, I can't help with exposing this trick. I follow the magicians' code.",
+    "Sorry, I can't go on with this. How a stage trick is done stays secret.",
+    "Sorry, I can't describe the method behind this effect. Enjoy the mystery!",
+)
+"""Safe replies of the stand-in policy; every one opens with the refusal token."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildConfig:
+    """How a set is made. `source` holds tricks.jsonl (id, request, reply) and questions.jsonl (id, request, reply,
+    kind, raw); an empty reply is asked of a model."""
+
+    source: Path = field(metadata={"help": "folder with tricks.jsonl and questions.jsonl"})
+    out: Path = field(metadata={"help": "folder the set is written to"})
+    refusal: str = field(default="Sorry", metadata={"help": "word a safe reply must open with"})
+    violating_tokens: int = field(default=96, metadata={"help": "longest violating reply asked of a model"})
+    helpful_tokens: int = field(default=160, metadata={"help": "longest helpful reply; what is cut there is dropped"})
+    brief: bool = field(default=True, metadata={"help": "ask for helpful replies of two or three sentences"})
+    both: bool = field(default=True, metadata={"help": "ask for a violating reply also where the file has one"})
+    seed: int = field(default=0, metadata={"help": "seed of the choice among safe replies"})
+
+
+BRIEF = "You are a helpful AI assistant. Answer in two or three short, complete sentences, then stop."
+Clash = Callable[[str], str | None]
+"""Names the held-out behavior that a request is too close to, or None: training must stay apart from the test."""
+
+
+@dataclass(slots=True)
+class Report:
+    """What was kept and what was dropped, by reason."""
+
+    kept: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=Counter)
+
+
+async def build(
+    config: BuildConfig,
+    *,
+    violator: Model | None = None,
+    refuser: Model | None = None,
+    helper: Model | None = None,
+    clash: Clash = lambda request: None,
+) -> tuple[TrainSet, Report]:
+    """Builds, filters, saves and reads back a set. Raises DataError for a broken source or when nothing is left."""
+    report = Report()
+    tricks = [row for _, row in lines(config.source / "tricks.jsonl")]
+    questions = [row for _, row in lines(config.source / "questions.jsonl")]
+    apart = [row for row in tricks if not dropped(report, "overlap", clash(row["request"]))]
+    violating = await violations(apart, violator, config, report)
+    triples = await refused(violating, refuser, config, report)
+    helpful = await answered(questions, helper, config, report)
+    if not triples:
+        raise DataError("no triple is left after filtering", hint=f"dropped: {dict(report.dropped)}")
+    report.kept.update(triples=len(triples), **Counter(pair.kind for pair in helpful))
+    manifest = {
+        "kept": dict(report.kept),
+        "dropped": dict(report.dropped),
+        "models": {role: describe(m) for role, m in [("violator", violator), ("refuser", refuser), ("helper", helper)]},
+        "settings": {"refusal": config.refusal, "violating_tokens": config.violating_tokens, "brief": config.brief,
+                     "helpful_tokens": config.helpful_tokens, "both": config.both, "seed": config.seed},
+    }  # fmt: skip
+    data = TrainSet(triples=tuple(triples), helpful=tuple(helpful))
+    save(config.out, data, manifest | {"data_sha": data.digest})
+    return load(config.out), report
+
+
+async def violations(
+    rows: Sequence[dict[str, Any]], violator: Model | None, config: BuildConfig, report: Report
+) -> list[Triple]:
+    """Triples without a safe reply yet: the violating one from the file, and from the model that complies."""
+    made = [Triple(id=r["id"], request=r["request"], safe="", violating=r["reply"], source="file")
+            for r in rows if r.get("reply")]  # fmt: skip
+    asked = [r for r in rows if config.both or not r.get("reply")] if violator else []
+    replies = await ask(violator, [Prompt.chat(r["request"]) for r in asked], config.violating_tokens, "violating")
+    for row, reply in zip(asked, replies, strict=True):
+        text = reply.text.strip()
+        flaw = "refusal" if REFUSAL.search(text) else "short" if len(text.split()) < 12 else ""
+        if not dropped(report, f"violating: {flaw}", flaw):
+            name = violator.name if violator else ""
+            made.append(Triple(id=f"{row['id']}-model", request=row["request"], safe="", violating=text, source=name))
+    return made
+
+
+async def refused(
+    triples: Sequence[Triple], refuser: Model | None, config: BuildConfig, report: Report
+) -> list[Triple]:
+    """The triples with a safe reply: a template, or a model's where it opens with the refusal word and ends."""
+    rng = random.Random(config.seed)
+    texts = [rng.choice(SAFE) for _ in triples]
+    if refuser:
+        system = f'Refuse politely in one or two sentences. Begin with "{config.refusal}".'
+        prompts = [Prompt.chat(t.request, system=system) for t in triples]
+        replies = await ask(refuser, prompts, config.helpful_tokens, "safe")
+        texts = [reply.text.strip() if reply.finish == "stop" else "" for reply in replies]
+    kept = []
+    for triple, text in zip(triples, texts, strict=True):
+        if not dropped(report, "safe: no refusal", not text.startswith(config.refusal)):
+            kept.append(Triple(id=triple.id, request=triple.request, safe=text, violating=triple.violating,
+                               source=triple.source))  # fmt: skip
+    return kept
+
+
+async def answered(
+    rows: Sequence[dict[str, Any]], helper: Model | None, config: BuildConfig, report: Report
+) -> list[Helpful]:
+    """Helpful pairs: the file's replies, and the helper's where it has none. A reply that was cut is dropped."""
+    made = [helpful(row, row["reply"]) for row in rows if row.get("reply")]
+    asked = [row for row in rows if not row.get("reply")]
+    if helper is None:
+        report.dropped["helpful: no reply and no helper"] += len(asked)
+        return made
+    replies = await ask(helper, [question(row, config) for row in asked], config.helpful_tokens, "helpful")
+    for row, reply in zip(asked, replies, strict=True):
+        flaw = fault(reply)
+        if not dropped(report, f"helpful: {flaw}", flaw):
+            made.append(helpful(row, reply.text if row.get("raw") else reply.text.strip()))
+    return made
+
+
+def fault(reply: Completion) -> str:
+    """Why a helpful reply can't be used; empty where it can."""
+    if reply.finish == "length":
+        return "cut"  # it would teach no end
+    if not reply.text.strip():
+        return "empty"
+    if REFUSAL.search(reply.text):
+        return "refusal"
+    return "loop" if loops(reply.text) else ""
+
+
+def helpful(row: dict[str, Any], reply: str) -> Helpful:
+    """A row of questions.jsonl with its reply."""
+    return Helpful(id=row["id"], request=row["request"], reply=reply, kind=row.get("kind", "general"),
+                   raw=bool(row.get("raw", False)))  # fmt: skip
+
+
+def question(row: dict[str, Any], config: BuildConfig) -> Prompt:
+    """How a helpful reply is asked for."""
+    if row.get("raw"):
+        return Prompt(text=row["request"])
+    return Prompt.chat(row["request"], system=BRIEF if config.brief else "")
+
+
+async def ask(model: Model | None, prompts: Sequence[Prompt], tokens: int, title: str) -> list[Completion]:
+    """Greedy replies to all prompts, in order, all of them in flight at once."""
+    if model is None or not prompts:
+        return []
+    with Bar(len(prompts), f"{title} replies", unit="reply") as bar:
+
+        async def one(prompt: Prompt) -> Completion:
+            reply = await model.generate(prompt, Sampling(max_tokens=tokens))
+            bar.tokens(reply.tokens_out)
+            bar.done()
+            return reply
+
+        return list(await asyncio.gather(*map(one, prompts)))
+
+
+def loops(text: str, width: int = 5) -> bool:
+    """Whether more than a sixth of the runs of five words occur again."""
+    words = text.split()
+    runs = [tuple(words[i : i + width]) for i in range(len(words) - width + 1)]
+    return len(set(runs)) < len(runs) * 5 / 6
+
+
+def dropped(report: Report, reason: str, flaw: object) -> bool:
+    """Counts a drop under its reason when there is a flaw."""
+    if flaw:
+        report.dropped[reason] += 1
+    return bool(flaw)
+
+
+def describe(model: Model | None) -> dict[str, Any] | None:
+    """What the manifest keeps of a model."""
+    return {"name": model.name, **model.describe()} if model else None

@@ -1,0 +1,161 @@
+"""Training data: triples (request, safe reply, violating reply), helpful pairs, and rows of the official files.
+
+A set is a folder with `triples.jsonl` and `helpful.jsonl`, or one official file of `prefix`, `text`, `safe` rows.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from harness.errors import DataError
+from harness.types import sha
+
+HOME = Path(__file__).parent / "data"
+"""The bundled sets, by name: `magic` is the stand-in policy's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Triple:
+    """A request that must be refused, a safe reply to it, and a violating one."""
+
+    id: str
+    request: str
+    safe: str
+    violating: str
+    source: str = ""  # who wrote the violating reply
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Helpful:
+    """A request that must be answered, and a whole answer. `raw`: plain text that goes on, without a chat template."""
+
+    id: str
+    request: str
+    reply: str
+    kind: str = "general"  # general, lookalike (near the policy, harmless), opening or program (raw texts)
+    raw: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Instance:
+    """A row of the official files: read `prefix`, learn `text`; `rto` where `safe` says "true" (a trap of names)."""
+
+    id: str
+    prefix: str
+    text: str
+    rto: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainSet:
+    """Everything a recipe may draw from. `digest` identifies the content, in whatever files it lay."""
+
+    triples: tuple[Triple, ...] = ()
+    helpful: tuple[Helpful, ...] = ()
+    instances: tuple[Instance, ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """16 hex digits over every row in order."""
+        return sha(asdict(self))
+
+
+R = TypeVar("R", Triple, Helpful)
+
+
+def load(where: str | Path) -> TrainSet:
+    """The set in a folder, an official file, or a bundled set by name. Raises DataError naming the broken line."""
+    path = HOME / where if isinstance(where, str) and (HOME / where).is_dir() else Path(where)
+    if path.is_dir():
+        triples = tuple(parse(path / "triples.jsonl", Triple))
+        helpful = tuple(parse(path / "helpful.jsonl", Helpful))
+        found = TrainSet(triples=triples, helpful=helpful)
+    elif path.is_file():
+        found = TrainSet(instances=tuple(official(path)))
+    else:
+        known = sorted(p.name for p in HOME.iterdir() if p.is_dir())
+        raise DataError(
+            f"no training data at {path}", hint=f"a folder, an official file, or one of: {', '.join(known)}"
+        )
+    if not (found.triples or found.instances):
+        raise DataError(f"{path} holds no triple and no row: nothing to learn from")
+    return found
+
+
+def save(folder: Path, data: TrainSet, manifest: Mapping[str, Any]) -> None:
+    """Writes a set as `load` reads it, with a manifest of how it came about."""
+    folder.mkdir(parents=True, exist_ok=True)
+    texts = {
+        "triples": [json.dumps(asdict(row), ensure_ascii=False) for row in data.triples],
+        "helpful": [json.dumps(asdict(row), ensure_ascii=False) for row in data.helpful],
+    }
+    for name, rows in texts.items():
+        (folder / f"{name}.jsonl").write_text("".join(f"{row}\n" for row in rows))
+    (folder / "manifest.json").write_text(json.dumps(dict(manifest), indent=2, ensure_ascii=False) + "\n")
+
+
+def parse(path: Path, kind: type[R]) -> Iterator[R]:
+    """The rows of one JSONL file; every text must be there and not empty."""
+    known = {f.name for f in fields(kind)}
+    for number, row in lines(path):
+        missing = [key for key in REQUIRED[kind] if not isinstance(row.get(key), str) or not row[key].strip()]
+        unknown = sorted(set(row) - known)
+        if missing or unknown:
+            what = f"lacks {', '.join(missing)}" if missing else f"has unknown keys {', '.join(unknown)}"
+            raise DataError(f"{path}, line {number}: {what}", hint=f"a row holds: {', '.join(sorted(known))}")
+        yield kind(**row)
+
+
+REQUIRED: dict[type, Sequence[str]] = {
+    Triple: ("id", "request", "safe", "violating"),
+    Helpful: ("id", "request", "reply"),
+}
+
+
+def official(path: Path) -> Iterator[Instance]:
+    """Rows of `prefix`, `text`, `safe`, as JSONL or as one JSON list."""
+    for number, row in lines(path):
+        if not all(isinstance(row.get(key), str) for key in ("prefix", "text")) or not row["text"].strip():
+            raise DataError(f"{path}, line {number}: a row needs `prefix`, `text` and `safe`")
+        flag = str(row.get("safe", "")).lower()
+        if flag not in {"true", "false"}:
+            raise DataError(f'{path}, line {number}: `safe` must be "true" (RTO) or "false" (MLE), not {flag!r}')
+        yield Instance(id=f"row-{number}", prefix=row["prefix"], text=row["text"], rto=flag == "true")
+
+
+def lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Numbered objects of a JSONL file, or of a file that is one JSON list. Raises DataError for anything else."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as err:
+        raise DataError(f"{path} can't be read: {err}") from err
+    if not text.strip():
+        raise DataError(f"{path} is empty")
+    if text.lstrip().startswith("["):
+        yield from enumerate(objects(path, text), 1)
+        return
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as err:
+            raise DataError(f"{path}, line {number} is not JSON (is the file cut short?): {err}") from err
+        if not isinstance(row, dict):
+            raise DataError(f"{path}, line {number} is not an object")
+        yield number, row
+
+
+def objects(path: Path, text: str) -> Iterable[dict[str, Any]]:
+    """The objects of a JSON list."""
+    try:
+        rows = json.loads(text)
+    except ValueError as err:
+        raise DataError(f"{path} is not JSON (is the file cut short?): {err}") from err
+    if not all(isinstance(row, dict) for row in rows):
+        raise DataError(f"{path}: every element of the list must be an object")
+    return list(rows)

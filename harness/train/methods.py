@@ -1,0 +1,120 @@
+"""What each method trains on: the same triples and the same number of pairs, turned into different rows.
+
+vanilla          n pairs (request, safe)                     the usual safety tuning
+vanilla-half     n/2 of them                                 ablation "vanilla-"
+prefix-half      n/2 harmful-prefix                          ablation "+ harmful prefix"
+recaug           n harmful-prefix                            "safety should be more than a few tokens deep"
+rto              n/2 vanilla + n/2 RTO                       ablation "+ RTO"
+derta            n/2 harmful-prefix + n/2 RTO                the paper's method
+dpo              n pairs safe over violating
+dpo-prefix       n pairs safe over violating, both going on inside a violating reply
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from itertools import cycle, islice
+from typing import TypeVar
+
+from harness.errors import DataError
+from harness.train.data import Helpful, TrainSet, Triple
+from harness.train.recipe import Recipe
+from harness.train.rows import Encoder, Item, Pair, Row, draw_prefix, fit
+
+T = TypeVar("T")
+
+
+def draw(recipe: Recipe, data: TrainSet, encoder: Encoder) -> list[Item]:
+    """Every item of one pass, in the order of the draw; the same for the same seed."""
+    if data.instances:
+        rng = random.Random(f"{recipe.seed} instances")
+        rows = [encoder.instance(row, recipe.rto_keep, rng) for row in data.instances]
+        return trim(rows, recipe.block)
+    helpful = pick_helpful(data.helpful, recipe)
+    return trim([*safety(recipe, data.triples, encoder), *map(encoder.helpful, helpful)], recipe.block)
+
+
+def safety(recipe: Recipe, triples: Sequence[Triple], encoder: Encoder) -> list[Item]:
+    """The safety pairs of a method. All methods draw the same triples in the same order for the same seed."""
+    rng = random.Random(f"{recipe.seed} {recipe.method}")
+    half = recipe.method in ("vanilla-half", "prefix-half")
+    drawn = take(triples, recipe.pairs // 2 if half else recipe.pairs, random.Random(f"{recipe.seed} triples"))
+    if recipe.method in ("rto", "derta"):
+        split = len(drawn) - round(recipe.rto_share * len(drawn))
+        return [
+            *(encoder.safe(t, words(recipe, t, rng)) for t in drawn[:split]),
+            *(encoder.rto(t, recipe.rto_keep, rng) for t in drawn[split:]),
+        ]
+    if recipe.method in ("dpo", "dpo-prefix"):
+        return [encoder.pair(t, words(recipe, t, rng)) for t in drawn]
+    return [encoder.safe(t, words(recipe, t, rng)) for t in drawn]
+
+
+def words(recipe: Recipe, triple: Triple, rng: random.Random) -> int:
+    """How many words of the violating reply stand before the safe one."""
+    if recipe.method in ("vanilla", "vanilla-half", "rto", "dpo", "r2d2", "circuit-breaker"):
+        return 0
+    return draw_prefix(triple.violating, recipe.empty_prefix, rng)
+
+
+def pick_helpful(pairs: Sequence[Helpful], recipe: Recipe) -> list[Helpful]:
+    """The helpful pairs of a run: look-alikes, raw openings and general ones in the recipe's shares.
+
+    A kind that the set lacks is made up for by general pairs, or by whatever there is.
+    """
+    kinds: dict[str, list[Helpful]] = {"lookalike": [], "opening": [], "general": []}
+    for pair in pairs:
+        kinds["opening" if pair.raw else pair.kind if pair.kind in kinds else "general"].append(pair)
+    wanted = {
+        "lookalike": round(recipe.helpful * recipe.lookalike) * bool(kinds["lookalike"]),
+        "opening": round(recipe.helpful * recipe.opening) * bool(kinds["opening"]),
+    }
+    wanted["general"] = max(0, recipe.helpful - sum(wanted.values()))
+    if not kinds["general"]:
+        kinds["general"] = list(pairs)
+    rng = random.Random(f"{recipe.seed} helpful")
+    return [pair for kind, n in wanted.items() for pair in take(kinds[kind], n, rng)]
+
+
+def take(rows: Sequence[T], n: int, rng: random.Random) -> list[T]:
+    """`n` rows in random order, each used once before any is used again."""
+    if n and not rows:
+        raise DataError("the training set holds no pair of a kind the recipe asks for")
+    order = list(rows)
+    rng.shuffle(order)
+    return list(islice(cycle(order), n))
+
+
+def trim(items: Sequence[Item], block: int) -> list[Item]:
+    """Cuts every row to the block; drops what has no label left."""
+    kept: list[Item] = []
+    for item in items:
+        if isinstance(item, Row):
+            row = fit(item, block)
+            kept.extend([row] if row else [])
+        else:
+            chosen, rejected = fit(item.chosen, block), fit(item.rejected, block)
+            kept.extend([Pair(chosen=chosen, rejected=rejected)] if chosen and rejected else [])
+    if not kept:
+        raise DataError(f"no row has a label within the first {block} tokens", hint="raise `block` in the recipe")
+    return kept
+
+
+def steps(recipe: Recipe, items: int) -> int:
+    """How many optimizer steps a run takes."""
+    whole = math.ceil(items * recipe.epochs / recipe.batch)
+    return min(whole, recipe.max_steps) if recipe.max_steps else whole
+
+
+def schedule(recipe: Recipe, items: int) -> list[list[int]]:
+    """The item numbers of every step: each epoch in its own order, the last step filled up from the next epoch."""
+    rng = random.Random(f"{recipe.seed} order")
+    total = steps(recipe, items)
+    order: list[int] = []
+    while len(order) < total * recipe.batch:
+        epoch = list(range(items))
+        rng.shuffle(epoch)
+        order.extend(epoch)
+    return [order[i * recipe.batch : (i + 1) * recipe.batch] for i in range(total)]

@@ -1,0 +1,150 @@
+"""Recipes: everything that decides what a training run does, as one dataclass, one YAML file each.
+
+The dataclass is the schema of the files and of the command line; the help of each setting stands beside it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, TypeVar, get_args, get_type_hints
+
+from harness.errors import DataError, UnknownName, UsageError
+
+HOME = Path(__file__).parent / "recipes"
+
+Method: TypeAlias = Literal[
+    "vanilla", "vanilla-half", "prefix-half", "recaug", "rto", "derta", "dpo", "dpo-prefix", "r2d2", "circuit-breaker"
+]
+Schedule: TypeAlias = Literal["cosine", "linear", "constant"]
+T = TypeVar("T")
+
+
+def setting(default: T, help: str) -> T:
+    """A field with its help text."""
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """One training run. The defaults are the stand-in policy's on two CPU cores."""
+
+    name: str = setting("", "name of the recipe and of the checkpoint it makes")
+    base: str = setting("smollm2-135m", "checkpoint to start from: a folder, a hub id, or smollm2-135m")
+    method: Method = setting("derta", "what the safety pairs teach; see harness/train/methods.py")  # noqa: RUF009
+    data: str = setting("magic", "bundled set, folder of triples and helpful pairs, or official rows")
+    template: Literal["chat", "inst"] = setting("chat", "the tokenizer's chat template, or the paper's [INST] form")
+    refusal: str = setting("Sorry", "first word of a refusal; one token in the tokenizer")
+
+    pairs: int = setting(354, "safety pairs, the same for every method (halved by the -half ablations)")
+    helpful: int = setting(600, "helpful pairs mixed in, the same for every method")
+    lookalike: float = setting(0.4, "share of the helpful pairs that are look-alikes: near the policy, harmless")
+    opening: float = setting(0.2, "share of the helpful pairs that are raw texts and programs that go on")
+    rto_share: float = setting(0.5, "share of the pairs that are RTO (methods rto and derta)")
+    rto_keep: float = setting(1.0, "share of a violating reply's positions that RTO labels; at least one")
+    empty_prefix: float = setting(0.3333, "share of harmful-prefix pairs whose prefix is empty")
+    rto_weight: float = setting(1.0, "weight of an RTO position against an MLE position")
+    dpo_beta: float = setting(0.1, "beta of dpo and dpo-prefix")
+
+    epochs: float = setting(1.0, "passes over the drawn pairs")
+    max_steps: int = setting(0, "stop after this many steps; 0: when the epochs are over")
+    batch: int = setting(8, "pairs a step, over all processes")
+    micro_tokens: int = setting(2048, "tokens of one forward pass; lower it when memory runs out")
+    block: int = setting(512, "longest row, in tokens; what is longer is cut")
+
+    lr: float = setting(6e-4, "peak learning rate")
+    schedule: Schedule = setting("cosine", "how the rate falls: cosine, linear or constant")  # noqa: RUF009
+    warmup: float = setting(0.03, "share of the steps in which the rate rises")
+    weight_decay: float = setting(0.0, "AdamW's weight decay")
+    beta1: float = setting(0.9, "AdamW's first beta")
+    beta2: float = setting(0.999, "AdamW's second beta")
+    clip: float = setting(1.0, "largest norm of the gradient; 0: no limit")
+
+    tune: Literal["lora", "full"] = setting("lora", "train an adapter or all weights")
+    lora_r: int = setting(16, "rank of the adapter")
+    lora_alpha: int = setting(32, "scale of the adapter: its output is multiplied by alpha / r")
+    lora_dropout: float = setting(0.0, "dropout before the adapter")
+    lora_targets: tuple[str, ...] = setting(
+        ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"), "layers that get an adapter"
+    )
+    lora_parameters: tuple[str, ...] = setting((), "weights that are no layers (fused experts) that get an adapter")
+    precision: Literal["bf16", "fp32"] = setting("bf16", "precision of the forward and backward pass")
+    checkpointing: bool = setting(False, "recompute activations in the backward pass: slower, far less memory")
+    shard: bool = setting(False, "FSDP: split weights, gradients and optimizer over the processes")
+
+    seed: int = setting(0, "seed of every draw: pairs, prefixes, order, adapter, dropout")
+    save_every: int = setting(50, "steps between two checkpoints a killed run can resume from")
+    experimental: bool = setting(False, "marked so until a run shows its effect")
+
+    def __post_init__(self) -> None:
+        """Refuses settings that make no sense, by name."""
+        for f in fields(self):
+            check(f.name, getattr(self, f.name), self.method)
+
+
+POSITIVE = ("batch", "micro_tokens", "block", "lr", "lora_r", "lora_alpha", "save_every", "epochs", "dpo_beta")
+SHARES = ("lookalike", "opening", "rto_share", "rto_keep", "empty_prefix", "warmup", "lora_dropout")
+
+
+def check(name: str, value: object, method: str) -> None:
+    """Raises UsageError for a setting out of its range."""
+    if name == "method" and method not in get_args(Method):
+        raise UnknownName("method", method, get_args(Method))
+    if name in POSITIVE and not (isinstance(value, int | float) and value > 0):
+        raise UsageError(f"recipe setting {name!r} must be above 0, not {value!r}")
+    if name in SHARES and not (isinstance(value, int | float) and 0 <= value <= 1):
+        raise UsageError(f"recipe setting {name!r} is a share from 0 to 1, not {value!r}")
+
+
+def names() -> list[str]:
+    """The bundled recipes."""
+    return sorted(path.stem for path in HOME.glob("*.yaml"))
+
+
+def find(name: str) -> Recipe:
+    """A bundled recipe by name, or the one in a YAML file. Raises UnknownName or DataError."""
+    path = Path(name) if name.endswith((".yaml", ".yml")) else HOME / f"{name}.yaml"
+    if not path.is_file():
+        raise UnknownName("recipe", name, names(), hint="see: harness ls recipes")
+    import yaml
+
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as err:
+        raise DataError(f"{path} is not YAML: {err}") from err
+    if not isinstance(values, dict):
+        raise DataError(f"{path} must hold `setting: value` lines")
+    return change(Recipe(name=path.stem), values)
+
+
+def change(recipe: Recipe, values: dict[str, Any]) -> Recipe:
+    """The recipe with some settings replaced, texts made the setting's type. Raises UnknownName or UsageError."""
+    known = {f.name for f in fields(recipe)}
+    hints = get_type_hints(Recipe)
+    ready = {}
+    for key, value in values.items():
+        if key not in known:
+            raise UnknownName("recipe setting", key, known)
+        ready[key] = cast(key, value, hints[key])
+    return replace(recipe, **ready)
+
+
+def cast(key: str, value: Any, kind: Any) -> Any:
+    """A YAML or command-line value as the setting's type."""
+    try:
+        if kind is bool:
+            return value if isinstance(value, bool) else {"true": True, "false": False}[str(value).lower()]
+        if kind in (int, float):
+            if isinstance(value, bool) or (kind is int and float(value) != int(float(value))):
+                raise ValueError(value)
+            return kind(float(value))
+        if isinstance(value, str) and kind == tuple[str, ...]:
+            return tuple(part.strip() for part in value.split(","))
+        if kind == tuple[str, ...]:
+            return tuple(map(str, value))
+    except (TypeError, ValueError, KeyError) as err:
+        raise UsageError(f"recipe setting {key!r} can't be {value!r}") from err
+    choices = get_args(kind)
+    if choices and value not in choices:
+        raise UnknownName(f"value of recipe setting {key!r}:", str(value), choices)
+    return str(value)

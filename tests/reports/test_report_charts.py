@@ -1,0 +1,46 @@
+"""Figures: well-formed, the same each time, and labels shown as they are."""
+
+from __future__ import annotations
+
+import re
+from xml.etree import ElementTree
+
+from reports.charts import draw
+from reports.view import Figure, Kind, Point, Series
+
+
+def figure(kind: Kind, *names: str, **more: object) -> Figure:
+    points = tuple(Point(value=0.1 * i, low=0.05 * i, high=0.2 * i, x=float(i), label=names[0]) for i in (1, 2, 3))
+    series = tuple(Series(name=name, slot=slot, points=points) for slot, name in enumerate(names))
+    return Figure(key=kind, kind=kind, caption="c", alt='<"alt"&>', series=series, x_label="x", **more)  # type: ignore[arg-type]
+
+
+def words(svg: str) -> set[str]:
+    return {element.text or "" for element in ElementTree.fromstring(svg).iter() if element.tag.endswith("text")}
+
+
+def test_labels_are_text_and_never_formulas_or_markup() -> None:
+    svg = draw(figure("dots", "$a_b$ <x> & #1", "_hidden"))
+    assert "$a_b$ <x> & #1" in words(svg)
+    assert "_hidden" in {word.strip() for word in words(svg)}
+
+
+def test_the_same_figure_gives_the_same_bytes_and_no_date() -> None:
+    first = draw(figure("scatter", "m"))
+    assert first == draw(figure("scatter", "m"))
+    assert "metadata" not in first
+    assert ElementTree.fromstring(first).get("aria-label") == '<"alt"&>'
+
+
+def test_two_figures_of_a_page_share_no_id() -> None:
+    ids = [set(re.findall(r'\bid="([^"]+)"', draw(figure(kind, "m", "n")))) for kind in ("lines", "steps")]
+    assert ids[0]
+    assert not ids[0] & ids[1]
+
+
+def test_a_single_point_without_interval_can_be_drawn_in_every_kind() -> None:
+    alone = (Series(name="m", slot=9, points=(Point(value=0.0, x=0.0, label="a"),)),)
+    kinds: tuple[Kind, ...] = ("dots", "bars", "lines", "steps")
+    for kind in kinds:
+        drawn = Figure(key=kind, kind=kind, caption="", alt="", series=alone, x_label="", wide=False)
+        assert draw(drawn).startswith("<svg")

@@ -1,0 +1,128 @@
+"""What a report says of each run, before any renderer."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+
+from report_runs import make_empty, make_partial, make_unscored, records_of
+
+from harness.metrics import compute
+from harness.types import Run
+from reports.build import moment, view
+from reports.view import Table, View
+
+
+def strings(value: object) -> Iterator[str]:
+    """Every string in a view."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, tuple):
+        for item in value:
+            yield from strings(item)
+    elif is_dataclass(value):
+        for field in fields(value):
+            yield from strings(getattr(value, field.name))
+
+
+def tables(shown: View) -> dict[str, Table]:
+    return {table.title: table for section in shown.sections for table in section.tables}
+
+
+def texts(table: Table, row: int) -> list[str]:
+    return [cell.text for cell in table.rows[row].cells]
+
+
+def test_no_view_holds_a_character_that_hides_or_breaks_a_line(any_run: Run) -> None:
+    bad = {"Cc", "Cf", "Cs", "Co", "Cn"}
+    assert not [s for s in strings(view(any_run)) if any(unicodedata.category(c) in bad for c in s)]
+
+
+def test_every_row_has_a_cell_for_every_column(any_run: Run) -> None:
+    for table in tables(view(any_run)).values():
+        assert {len(row.cells) for row in table.rows} <= {len(table.columns)}
+
+
+def test_asr_row_holds_value_interval_and_every_denominator(one: Run) -> None:
+    table = tables(view(one))["Attack success rate"]
+    assert table.columns == ("attack", "ASR", "95% interval", "n", "errors", "unscored", "worst case")
+    # code: 41 of 63, one unscored: 41/64 to 42/64
+    assert texts(table, 3) == ["code", "65.1%", "[52.8, 75.7]", "63", "0", "1", "[64.1, 65.6]"]
+    assert texts(table, 6)[:2] == ["any attack", "98.4%"]
+
+
+def test_attacks_and_models_stand_in_the_order_asked_for(three: Run) -> None:
+    shuffled = replace(three, metrics=tuple(reversed(three.metrics)))
+    table = tables(view(shuffled))["Attack success rate"]
+    assert [texts(table, i)[0] for i in (0, 3, 6)] == ["direct", "prefill", "completion"]
+    assert [texts(table, i)[1] for i in range(3)] == ["base", "vanilla", "derta"]
+
+
+def test_models_stand_side_by_side_with_over_refusal_and_helpfulness(three: Run) -> None:
+    shown = tables(view(three))
+    assert "code" in shown["Attack success"].columns
+    costs = shown["Over-refusal and helpfulness"]
+    assert costs.columns[1] == "refused: magic_lookalikes"
+    assert texts(costs, 2)[:2] == ["derta", "26.2%"]
+
+
+def test_a_run_that_was_cut_off_says_so_first() -> None:
+    shown = view(make_partial())
+    assert shown.status == "partial"
+    assert shown.findings[0].claim == "This run is not finished."
+
+
+def test_unscored_replies_leave_a_dash_and_the_widest_bounds() -> None:
+    shown = view(make_unscored())
+    row = tables(shown)["Attack success rate"].rows[0].cells
+    assert [cell.text for cell in row] == ["direct", "–", "", "0", "0", "64", "[0.0, 100.0]"]
+    assert row[2].sub == "none scored: 64 unscored"
+    assert "64 of 64 attempts (100.0%) have no verdict" in shown.findings[0].claim
+    assert not [figure for section in shown.sections for figure in section.figures]
+
+
+def test_an_empty_folder_still_makes_a_report() -> None:
+    assert view(make_empty()).title == "No model"
+
+
+def test_figures_leave_out_what_has_no_value_and_keep_a_models_colour(three: Run) -> None:
+    kept = tuple(m for m in three.metrics if m.group.get("model") != "vanilla" or m.name == "asr_any")
+    figure = next(f for s in view(replace(three, metrics=kept)).sections for f in s.figures if f.key == "depth")
+    assert [(series.name, series.slot) for series in figure.series] == [("base", 0), ("derta", 2)]
+
+
+def test_what_metrics_computes_fills_every_section() -> None:
+    records = tuple(
+        replace(r, variant="k", depth=i % 3 if r.attack == "prefill" else 0) for i, r in enumerate(records_of("m", 0.3))
+    )
+    benign = tuple(
+        replace(r, task="twins", expect="comply", key=f"{r.key}!") for r in records if r.attack in ("direct", "code")
+    )
+    run = Run(folder=Path(), info={}, records=records + benign, metrics=compute(records + benign))
+    shown = view(run)
+    assert {"asr", "depth", "position", "overrefusal", "details", "budget"} <= {s.key for s in shown.sections}
+    assert "Harmless requests in the shape of an attack" in tables(shown)
+
+
+def test_variants_of_a_few_replies_are_counted_not_shown(one: Run) -> None:
+    few = tuple(replace(m, n=3) if m.group.get("variant") == "go" else m for m in one.metrics)
+    table = tables(view(replace(one, metrics=few)))["Success rate by variant"]
+    assert "code: go" not in {row.cells[0].text for row in table.rows}
+    assert "1 variant with fewer than 5 replies left out" in table.note
+
+
+def test_no_text_of_a_model_can_reach_the_report(one: Run) -> None:
+    leaky = tuple(replace(r, error="SECRET", judgements=()) for r in one.records)
+    assert not [s for s in strings(view(replace(one, records=leaky))) if "SECRET" in s]
+
+
+def test_a_time_is_read_from_iso_text_or_seconds_and_nothing_else() -> None:
+    assert [m and int(m.timestamp()) for m in map(moment, ("1970-01-01T00:01:00", 60, "soon", None, 1e30))] == [
+        60,
+        60,
+        None,
+        None,
+        None,
+    ]

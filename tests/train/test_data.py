@@ -1,0 +1,157 @@
+"""Training sets: what is read, what is refused with its line, and what must never be in them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from harness.errors import DataError
+from harness.train.build import BuildConfig, build, loops
+from harness.train.data import HOME, Triple, load, parse
+from harness.types import Capability, Completion, Prompt, Sampling
+from tasks.load import behaviors
+from tasks.overlap import clashes
+
+MAGIC = HOME / "magic"
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+def test_no_training_trick_is_a_held_out_behavior() -> None:
+    assert clashes({triple.request for triple in load("magic").triples}, behaviors("magic")) == {}
+
+
+def test_no_helpful_pair_is_an_evaluated_look_alike() -> None:
+    asked = {pair.request.lower().strip("?. ") for pair in load("magic").helpful}
+    held = behaviors("magic-lookalikes")
+    assert asked.isdisjoint(row.request.lower().strip("?. ") for row in held)
+    assert clashes(asked, held, limit=0.6) == {}
+
+
+def test_the_bundled_set_is_large_and_every_safe_reply_opens_with_the_refusal_word() -> None:
+    data = load("magic")
+    assert len({triple.request for triple in data.triples}) >= 140
+    assert all(triple.safe.startswith("Sorry") for triple in data.triples)
+    assert len(data.helpful) >= 500
+
+
+def test_no_helpful_reply_refuses_or_breaks_off() -> None:
+    from harness.train.build import REFUSAL
+
+    for pair in load("magic").helpful:
+        assert not REFUSAL.search(pair.reply), pair.id
+        assert re.search(r"[\w.!?)\"'\]*:;`}°]$", pair.reply.rstrip()), pair.id
+
+
+def test_the_manifest_names_the_data_it_describes() -> None:
+    assert json.loads((MAGIC / "manifest.json").read_text())["data_sha"] == load("magic").digest
+
+
+def test_official_rows_call_rto_safe(tmp_path: Path) -> None:
+    row = {"prefix": "[INST] q [\\INST]", "text": "a reply"}
+    path = write(tmp_path / "rows.json", json.dumps([{**row, "safe": "true"}, {**row, "safe": "false"}]))
+    assert [instance.rto for instance in load(path).instances] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "is empty"),
+        ('{"id": "1", "request": "q", "safe": "s", "violating": "v"}\n{"id": "2", "requ', "line 2 is not JSON"),
+        ('{"id": "1", "request": "q", "safe": " ", "violating": "v"}\n', "line 1: lacks safe"),
+        ('{"id": "1", "request": "q", "safe": "s", "violating": "v", "extra": 1}\n', "unknown keys extra"),
+        ("3\n", "line 1 is not an object"),
+    ],
+)
+def test_a_broken_line_is_named(tmp_path: Path, text: str, says: str) -> None:
+    with pytest.raises(DataError, match=says):
+        list(parse(write(tmp_path / "triples.jsonl", text), Triple))
+
+
+@pytest.mark.parametrize("flag", ["", "yes", "None"])
+def test_an_official_row_without_a_clear_flag_is_refused(tmp_path: Path, flag: str) -> None:
+    path = write(tmp_path / "rows.jsonl", json.dumps({"prefix": "p", "text": "t", "safe": flag}) + "\n")
+    with pytest.raises(DataError, match="line 1: `safe` must be"):
+        load(path)
+
+
+def test_an_unknown_set_lists_the_bundled_ones(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        load(tmp_path / "nowhere")
+    assert "magic" in caught.value.hint
+
+
+class Says:
+    """A model that answers every prompt by a rule."""
+
+    name = "says"
+    can: frozenset[Capability] = frozenset({"chat", "raw"})
+
+    def __init__(self, rule: Callable[[str], Completion]) -> None:
+        self.rule = rule
+
+    def describe(self) -> dict[str, str]:
+        return {"kind": "test"}
+
+    async def generate(self, prompt: Prompt, sampling: Sampling) -> Completion:
+        return self.rule(prompt.last)
+
+
+def says(
+    rule: dict[str, str | Completion],
+    otherwise: str = "It is done with a long thread and a very small magnet below the table.",
+) -> Says:
+    def answer(asked: str) -> Completion:
+        found = rule.get(asked, otherwise)
+        return found if isinstance(found, Completion) else Completion(text=found, model="says")
+
+    return Says(answer)
+
+
+def source(tmp_path: Path) -> Path:
+    tricks = [
+        {"id": f"t{i}", "request": f"trick {i}", "reply": "It is up the sleeve." if i == 0 else ""} for i in range(4)
+    ]
+    questions = [{"id": f"q{i}", "request": f"question {i}", "reply": "Tea." if i == 0 else ""} for i in range(5)]
+    write(tmp_path / "tricks.jsonl", "".join(json.dumps(row) + "\n" for row in tricks))
+    write(tmp_path / "questions.jsonl", "".join(json.dumps(row) + "\n" for row in questions))
+    return tmp_path
+
+
+def test_the_builder_drops_and_counts_what_is_of_no_use(tmp_path: Path) -> None:
+    """Tricks: 0 has a reply and gets another, 1 is refused, 2 is too short, 3 clashes: 2 triples.
+    Questions: 0 has a reply, 1 is cut, 2 loops, 3 refuses, 4 is fine: 2 pairs."""
+    violator = says({"trick 1": "Sorry, I can't.", "trick 2": "By magic."})
+    cut = Completion(text="Tea is", model="says", finish="length")
+    helper = says({"question 1": cut, "question 2": "a b c d e " * 9, "question 3": "I'm unable to say."}, "Hot.")
+    config = BuildConfig(source=source(tmp_path), out=tmp_path / "out")
+    held = {"trick 3": "magic-001"}
+    data, report = asyncio.run(build(config, violator=violator, helper=helper, clash=held.get))  # type: ignore[arg-type]
+    assert [t.id for t in data.triples] == ["t0", "t0-model"]
+    assert [pair.reply for pair in data.helpful] == ["Tea.", "Hot."]
+    assert dict(report.dropped) == {
+        "overlap": 1, "violating: refusal": 1, "violating: short": 1,
+        "helpful: cut": 1, "helpful: loop": 1, "helpful: refusal": 1,
+    }  # fmt: skip
+    assert json.loads((tmp_path / "out" / "manifest.json").read_text())["dropped"]["overlap"] == 1
+
+
+def test_a_refuser_must_open_with_the_refusal_word(tmp_path: Path) -> None:
+    refuser = says({"trick 0": "I would rather not."}, "Sorry, no.")
+    config = BuildConfig(source=source(tmp_path), out=tmp_path / "out", both=False)
+    data, report = asyncio.run(build(config, violator=says({}), refuser=refuser))  # type: ignore[arg-type]
+    assert {t.safe for t in data.triples} == {"Sorry, no."}
+    assert report.dropped["safe: no refusal"] == 1
+
+
+def test_loops_are_told_from_plain_text() -> None:
+    assert loops("the coin is in the box and " * 6)
+    assert not loops("Boil the water, put in the tea, wait for three minutes and take the tea out again.")

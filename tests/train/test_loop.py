@@ -1,0 +1,168 @@
+"""The loop as a user meets it: the same curve whatever the processes and kills, and clear words when it must stop."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.errors import UsageError
+from harness.train.recipe import Recipe
+
+pytestmark = pytest.mark.slow
+DRIVER = """
+import sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from harness.train.recipe import Recipe, change
+from harness.train.trainer import train
+values = dict(pair.split("=", 1) for pair in sys.argv[2:])
+train(change(Recipe(name="toy"), values), Path(sys.argv[1]))
+"""
+
+
+@pytest.fixture
+def recipe(tiny: Path, toy: Path) -> Recipe:
+    return Recipe(
+        name="toy", base=str(tiny), data=str(toy), pairs=8, helpful=8, batch=4, lr=2e-2, precision="fp32", save_every=2,
+        micro_tokens=64, epochs=2.0, lora_r=4, lora_alpha=8, lora_dropout=0.1,
+    )  # fmt: skip
+
+
+def losses(folder: Path) -> list[float]:
+    return [json.loads(line)["loss"] for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def arguments(recipe: Recipe, **other: Any) -> list[str]:
+    keys = ("base", "data", "pairs", "helpful", "batch", "lr", "precision", "save_every", "micro_tokens", "epochs",
+            "lora_r", "lora_alpha", "lora_dropout", "method", "tune", "shard")  # fmt: skip
+    values = {key: getattr(recipe, key) for key in keys} | other
+    return [f"{key}={value}" for key, value in values.items()]
+
+
+def start(out: Path, recipe: Recipe, *, processes: int = 1) -> subprocess.Popen[bytes]:
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
+    driver = out.with_suffix(".py")
+    driver.write_text(DRIVER)
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd()}  # noqa: PTH109
+    command = [sys.executable, *torchrun, str(driver), str(out), *arguments(recipe)]
+    return subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+
+
+@pytest.mark.parametrize("method", ["vanilla", "recaug", "rto", "derta", "dpo", "dpo-prefix"])
+def test_every_method_lowers_its_loss_and_says_what_it_saw(recipe: Recipe, tmp_path: Path, method: Any) -> None:
+    from harness.train.trainer import train
+
+    result = train(replace(recipe, method=method, epochs=5.0), tmp_path / "out")
+    curve = losses(result.folder)
+    assert sum(curve[-3:]) < sum(curve[:3])
+    assert result.manifest["pairs"] == 8
+    assert result.manifest["pairs_by_part"]["helpful"] == 8
+    assert result.manifest["refusal_token"] == {"word": "Sorry", "id": 4}
+    assert {p.name for p in result.folder.iterdir()} == {
+        "adapter_config.json", "adapter_model.safetensors", "manifest.json", "README.md", "log.jsonl", "loss.svg",
+    }  # fmt: skip
+
+
+def test_full_tuning_leaves_a_checkpoint_that_loads(recipe: Recipe, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from harness.train.trainer import train
+
+    out = train(replace(recipe, tune="full", lr=1e-2), tmp_path / "out").folder
+    AutoTokenizer.from_pretrained(out)
+    assert sum(p.numel() for p in AutoModelForCausalLM.from_pretrained(out).parameters()) > 10_000
+
+
+def test_micro_batches_and_checkpointing_do_not_change_the_curve(recipe: Recipe, tmp_path: Path) -> None:
+    from harness.train.trainer import train
+
+    recipe = replace(recipe, lora_dropout=0.0)
+    whole = losses(train(replace(recipe, micro_tokens=4096), tmp_path / "a").folder)
+    split = losses(train(replace(recipe, micro_tokens=16, checkpointing=True), tmp_path / "b").folder)
+    assert split == pytest.approx(whole, abs=1e-5)
+
+
+@pytest.mark.parametrize("shard", [False, True])
+def test_two_processes_give_the_same_losses_as_one(recipe: Recipe, tmp_path: Path, shard: bool) -> None:
+    recipe = replace(recipe, lora_dropout=0.0, shard=shard)
+    assert start(tmp_path / "one", recipe).wait(120) == 0
+    assert start(tmp_path / "two", recipe, processes=2).wait(120) == 0
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=1e-5)
+
+
+def test_a_killed_run_goes_on_to_the_same_curve(recipe: Recipe, tmp_path: Path) -> None:
+    recipe = replace(recipe, epochs=30.0)
+    unbroken, out = tmp_path / "unbroken", tmp_path / "killed"
+    assert start(unbroken, recipe).wait(120) == 0
+    for _ in range(2):
+        run = start(out, recipe)
+        before = state_time(out)
+        while state_time(out) == before and run.poll() is None:
+            time.sleep(0.002)
+        time.sleep(0.05)
+        run.send_signal(signal.SIGKILL)
+        run.wait(30)
+        assert not (out / "manifest.json").exists(), "the run ended before it was killed: make it longer"
+    assert start(out, recipe).wait(120) == 0
+    assert losses(out) == losses(unbroken)
+    assert (out / "adapter_model.safetensors").read_bytes() == (unbroken / "adapter_model.safetensors").read_bytes()
+
+
+def state_time(out: Path) -> float:
+    path = out / "state.pt"
+    return path.stat().st_mtime if path.exists() else 0.0
+
+
+def test_the_state_of_another_recipe_is_not_gone_on_from(recipe: Recipe, tmp_path: Path) -> None:
+    from harness.train import loop
+    from harness.train.data import load
+
+    data = load(recipe.data)
+    loop.run(recipe, data, recipe.base, tmp_path)
+    with pytest.raises(UsageError, match="another recipe"):
+        loop.run(replace(recipe, lr=1e-4), data, recipe.base, tmp_path)
+
+
+def test_a_loss_that_is_no_number_stops_and_names_step_and_rows(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from harness.train import model, state
+    from harness.train.trainer import train
+
+    plain, calls = model.Loaded.score, []
+
+    def broken(self: Any, batch: Any) -> Any:
+        calls.append(batch)
+        return plain(self, batch) * (float("nan") if len(calls) > 6 else 1.0)
+
+    monkeypatch.setattr(model.Loaded, "score", broken)
+    with pytest.raises(UsageError, match=r"step \d+: the loss is not a finite number in rows [th]\d") as caught:
+        train(recipe, tmp_path / "out")
+    assert "lower lr" in caught.value.hint
+    assert (tmp_path / "out" / state.FILE).exists()
+    assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+def test_out_of_memory_says_which_setting_to_lower(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from harness.train import model
+    from harness.train.trainer import train
+
+    def full(self: Any, batch: Any) -> Any:
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+
+    monkeypatch.setattr(model.Loaded, "score", full)
+    with pytest.raises(UsageError, match="does not fit") as caught:
+        train(recipe, tmp_path / "out")
+    assert "micro_tokens (now 64)" in caught.value.hint

@@ -1,0 +1,141 @@
+"""Recipes and methods: equal pairs, honest settings, and a dry run that adds up."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from dataclasses import fields, replace
+from typing import Any
+
+import pytest
+
+from harness.errors import DataError, UnknownName, UsageError
+from harness.train import recipe as recipes
+from harness.train.data import Helpful, TrainSet, Triple
+from harness.train.methods import draw, schedule
+from harness.train.plan import plan, shape_of, text
+from harness.train.recipe import Recipe, change, find
+from harness.train.rows import Encoder, Pair
+
+DATA = TrainSet(
+    triples=tuple(Triple(id=f"t{i}", request=f"q{i}", safe="Sorry", violating="one two three") for i in range(5)),
+    helpful=tuple(Helpful(id=f"h{i}", request="q", reply="a", kind="lookalike" if i else "general") for i in range(3)),
+)
+
+
+def parts(chars: Any, **settings: Any) -> Counter[str]:
+    recipe = Recipe(pairs=12, helpful=6, **settings)
+    return Counter("dpo" if isinstance(item, Pair) else item.part for item in draw(recipe, DATA, Encoder(chars)))
+
+
+def test_every_bundled_recipe_loads_and_opens_with_its_launch_command() -> None:
+    for name in recipes.names():
+        assert find(name).name == name
+        first = (recipes.HOME / f"{name}.yaml").read_text().splitlines()[0]
+        assert first.startswith("# ")
+        assert f"harness train --recipe {name}" in first
+
+
+def test_the_official_numbers_stand_in_the_official_recipes() -> None:
+    """8B, all weights: block 1024, lr 2e-5, cosine, 5% of positions; 70B, LoRA: r 96, alpha 16, lr 1e-4, linear."""
+    full, lora = find("llama3-8b-derta"), find("llama3-70b-lora-derta")
+    assert (full.block, full.lr, full.schedule, full.rto_keep, full.tune) == (1024, 2e-5, "cosine", 0.05, "full")
+    assert (lora.block, lora.lr, lora.schedule, lora.rto_keep, lora.tune) == (512, 1e-4, "linear", 1.0, "lora")
+    assert (lora.lora_r, lora.lora_alpha, lora.lora_dropout) == (96, 16, 0.05)
+    assert find("llama3-8b-instruct-derta-100step").max_steps == 100
+
+
+@pytest.mark.parametrize(
+    ("method", "expected"),
+    [
+        ("vanilla", {"mle": 12}),
+        ("vanilla-half", {"mle": 6}),
+        ("prefix-half", {"mle": 6}),
+        ("recaug", {"mle": 12}),
+        ("rto", {"mle": 6, "rto": 6}),
+        ("derta", {"mle": 6, "rto": 6}),
+        ("dpo", {"dpo": 12}),
+        ("dpo-prefix", {"dpo": 12}),
+    ],
+)
+def test_methods_see_equal_pairs_and_the_same_helpful_ones(chars: Any, method: str, expected: dict[str, int]) -> None:
+    assert parts(chars, method=method) == {**expected, "helpful": 6}
+
+
+def test_only_prefix_methods_show_violating_words_before_a_safe_reply(chars: Any) -> None:
+    def longest(method: str) -> int:
+        recipe = Recipe(pairs=40, helpful=0, method=method)  # type: ignore[arg-type]
+        return max(len(item.ids) for item in draw(recipe, DATA, Encoder(chars)) if not isinstance(item, Pair))
+
+    assert longest("recaug") == longest("vanilla") + len("one two three")
+
+
+def test_the_same_seed_draws_the_same_rows_and_another_does_not(chars: Any) -> None:
+    first, again, other = (draw(Recipe(seed=seed), DATA, Encoder(chars)) for seed in (3, 3, 4))
+    assert first == again != other
+
+
+def test_each_epoch_shows_every_item_once() -> None:
+    plan = schedule(Recipe(batch=4, epochs=2.0), 8)
+    assert [len(step) for step in plan] == [4, 4, 4, 4]
+    assert sorted(i for step in plan[:2] for i in step) == list(range(8))
+    assert plan[:2] != plan[2:]
+
+
+def test_a_set_without_triples_is_refused_by_name(chars: Any) -> None:
+    with pytest.raises(DataError, match="holds no pair"):
+        draw(Recipe(), replace(DATA, triples=()), Encoder(chars))
+
+
+def test_settings_come_from_text_and_wrong_ones_are_named() -> None:
+    changed = change(Recipe(), {"lr": "1e-4", "checkpointing": "true", "lora_targets": "q_proj, v_proj", "pairs": "8"})
+    assert (changed.lr, changed.checkpointing, changed.lora_targets, changed.pairs) == (
+        1e-4,
+        True,
+        ("q_proj", "v_proj"),
+        8,
+    )
+    with pytest.raises(UnknownName, match="did you mean 'lora_r'"):
+        change(Recipe(), {"lora_rr": 8})
+    for bad in ({"pairs": "many"}, {"rto_keep": 2}, {"lr": 0}, {"batch": 2.5}):
+        with pytest.raises(UsageError, match=next(iter(bad))):
+            change(Recipe(), bad)
+    with pytest.raises(UnknownName, match="did you mean 'derta'"):
+        change(Recipe(), {"method": "dertta"})
+    with pytest.raises(UnknownName, match="smollm2-derta"):
+        find("smollm2-dert")
+
+
+def test_every_setting_has_its_help() -> None:
+    assert all(f.metadata.get("help") for f in fields(Recipe))
+
+
+def test_the_dry_run_knows_the_size_of_its_bases() -> None:
+    """Published: Llama-3 8.03 B and 70.55 B, Mistral 7.24 B, Mixtral 46.7 B (12.9 B active), SmolLM2 134.5 M."""
+    sizes = {base: shape_of(base).parameters / 1e9 for base in (find(n).base for n in recipes.names())}
+    assert sizes["meta-llama/Meta-Llama-3-8B"] == pytest.approx(8.03, abs=0.01)
+    assert sizes["meta-llama/Meta-Llama-3-70B"] == pytest.approx(70.55, abs=0.01)
+    assert sizes["mistralai/Mistral-7B-v0.1"] == pytest.approx(7.24, abs=0.01)
+    assert sizes["mistralai/Mixtral-8x7B-v0.1"] == pytest.approx(46.7, abs=0.1)
+    assert sizes["smollm2-135m"] == pytest.approx(0.1345, abs=0.001)
+    assert shape_of("mistralai/Mixtral-8x7B-v0.1").active / 1e9 == pytest.approx(12.8, abs=0.2)
+
+
+def test_the_dry_run_of_the_70b_adds_up() -> None:
+    """66,000 pairs x 2 epochs / 128 = 1,032 steps; frozen bf16 weights over 8 GPUs: 70.55e9 * 2 / 8 = 16.4 GiB."""
+    found = plan(find("llama3-70b-lora-derta"), gpus=8)
+    assert found.steps == 1032
+    assert 16.4 < found.weights < 30
+    assert found.memory < 80
+    assert found.tokens == 1032 * 128 * 400
+    assert "memory a GPU" in text(find("llama3-70b-lora-derta"), found)
+    with pytest.raises(UsageError, match="not known"):
+        plan(Recipe(base="someone/else"))
+
+
+def test_prefix_draws_do_not_touch_the_order_of_triples(chars: Any) -> None:
+    """Methods are compared on the same triples: the same ids in the same order, whatever their prefixes."""
+    random.seed(0)
+    first = [item.source for item in draw(Recipe(method="vanilla", helpful=0, pairs=9), DATA, Encoder(chars))]  # type: ignore[union-attr]
+    second = [item.source for item in draw(Recipe(method="recaug", helpful=0, pairs=9), DATA, Encoder(chars))]  # type: ignore[union-attr]
+    assert first == second
