@@ -83,9 +83,10 @@ def common(rows: Sequence[Sequence[int]]) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AutoDan(Attack):
-    """Role-play prompts bred on the target's loss: yields the best seed (variant `seed`), then the best (`bred`).
+    """Role-play prompts bred on the likelihood of the target (AutoDAN-HGA).
 
-    Needs the weights. The attacker model rephrases; where it fails, breeding goes on without it.
+    Yields the best seed (variant `seed`), then the best of all (`bred`). The attacker model rephrases; where it
+    fails, breeding goes on without it.
     """
 
     name: ClassVar[str] = "autodan"

@@ -27,9 +27,10 @@ PRESETS: dict[str, Settings] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gcg(Attack):
-    """Greedy coordinate gradient: yields the first suffix (variant `seed`), then the best one found (`suffix`).
+    """A suffix found by following the target's gradients (greedy coordinate gradient).
 
-    Each step is kept in the run's memo, with its loss: the curve, and where a killed run goes on.
+    Yields the first suffix (variant `seed`), then the one with the lowest loss (`suffix`). Each step is kept in the
+    run's memo, with its loss: that is the loss curve, and where a killed run goes on.
     With `train`, a JSONL file of {"request", "target"}, one suffix is found for all of its lines.
     """
 

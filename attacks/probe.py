@@ -82,7 +82,7 @@ def correlation(one: Tensor, other: Tensor) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeSampling(Gcg):
-    """GCG with a draft model (the attacker) that decides which candidates the target sees: faster, and not GCG."""
+    """GCG's steps with a draft model, the attacker, that picks what the target scores."""
 
     name: ClassVar[str] = "probe_sampling"
 
