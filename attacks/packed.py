@@ -23,7 +23,6 @@ KV: TypeAlias = list[tuple[Tensor, Tensor]]
 NAME = "packed"
 _LOCAL = threading.local()  # .plan: what the forward pass of this thread is to do, if it is a packed one
 _TURNS: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
-_OPEN: WeakKeyDictionary[Any, Packed] = WeakKeyDictionary()
 
 
 def turn() -> asyncio.Lock:
@@ -32,10 +31,11 @@ def turn() -> asyncio.Lock:
 
 
 def packed(module: Any) -> Packed:
-    """The packed form of a torch module, made once."""
-    if module not in _OPEN:
-        _OPEN[module] = Packed(module)
-    return _OPEN[module]
+    """The packed form of a torch module, made once; it lives in the module, and goes when the module goes."""
+    known: Packed | None = vars(module).get("_packed")
+    if known is None:
+        known = vars(module)["_packed"] = Packed(module)
+    return known
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
