@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,12 +46,16 @@ class Case:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    case: Case
+    index: int
     n: int
     p: float
     held: float
     given: float  # share of draws in which an interval was printed at all
     width: float
+
+    @property
+    def case(self) -> Case:
+        return CASES[self.index]
 
 
 def behaviors(rng: Rng, n: int, p: float, attempts: int, alike: float) -> list[list[float]]:
@@ -203,7 +208,8 @@ CASES = (
 )
 
 
-def measure(case: Case, n: int, p: float) -> Cell:
+def measure(index: int, n: int, p: float) -> Cell:
+    case = CASES[index]
     rng = np.random.default_rng([n, round(p * 100), len(case.name)])
     if case.name == "rate":  # evenly spread draws: the counts, and so the coverage, carry almost no noise
         counts = binom.ppf((np.arange(DRAWS) + rng.random(DRAWS)) / DRAWS, n, p).astype(int)
@@ -214,7 +220,7 @@ def measure(case: Case, n: int, p: float) -> Cell:
     truth = case.truth(p)
     held = sum(low <= truth <= high for low, high in ends) / max(len(ends), 1)
     width = sum(high - low for low, high in ends) / max(len(ends), 1)
-    return Cell(case=case, n=n, p=p, held=held, given=len(ends) / DRAWS, width=width)
+    return Cell(index=index, n=n, p=p, held=held, given=len(ends) / DRAWS, width=width)
 
 
 def rows(cells: list[Cell]) -> Iterator[str]:
@@ -258,7 +264,9 @@ def report(name: str, ratio: float, bound: float, *, most: bool) -> bool:
 
 
 def main() -> int:
-    cells = [measure(case, n, p) for case in CASES for n in SIZES for p in case.rates]
+    asked = [(i, n, p) for i, case in enumerate(CASES) for n in SIZES for p in case.rates]
+    with ProcessPoolExecutor() as pool:
+        cells = list(pool.map(measure, *zip(*asked, strict=True)))
     print("\n".join(rows(cells)))
     if "--write" in sys.argv:
         write(cells)

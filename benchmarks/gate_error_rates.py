@@ -12,7 +12,9 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from harness.gate import Policy, Verdict, gate, parse_policy
@@ -75,8 +77,14 @@ def share_of(outcome: str, verdicts: Sequence[Verdict]) -> float:
 
 
 def play(world: World, policy: Policy, pairs: int) -> list[Verdict]:
-    """Gates that many pairs of runs."""
-    return [gate(world.run(2 * k), world.run(2 * k + 1, rise=True), policy) for k in range(pairs)]
+    """Gates that many pairs of runs, on every core."""
+    with ProcessPoolExecutor() as pool:
+        return list(pool.map(partial(play_one, world, policy), range(pairs), chunksize=10))
+
+
+def play_one(world: World, policy: Policy, k: int) -> Verdict:
+    """Gates the k-th pair."""
+    return gate(world.run(2 * k), world.run(2 * k + 1, rise=True), policy)
 
 
 def told(name: str, verdicts: Sequence[Verdict], extra: str = "") -> None:

@@ -49,12 +49,14 @@ def ours(method: str, precision: str) -> Iterator[int]:
     import torch
 
     from harness.train.loop import one_step
+    from harness.train.objective import Whole
 
     chosen, loaded, items, plan = prepared(method, precision)
     optimizer = torch.optim.AdamW(loaded.trainable(), lr=chosen.lr)
     for number, step in enumerate(plan):
-        refs = [(0.0, 0.0)] * len(step)
-        yield one_step(chosen, loaded, optimizer, [items[i] for i in step], refs, number, len(plan)).tokens
+        rows = [items[i] for i in step]
+        refs = [(0.0, 0.0)] * len(rows)
+        yield one_step(chosen, loaded, optimizer, rows, refs, Whole.of(rows, number, len(plan))).tokens
 
 
 def official(method: str, precision: str) -> Iterator[int]:

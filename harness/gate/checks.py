@@ -212,8 +212,12 @@ def _needed_for_change(moved: Pairs, allowed: float, policy: Policy, family: int
 
 
 def _for_rise(moved: Pairs, rise: float, policy: Policy, family: int) -> int:
-    """Behaviors with which a true `rise` would likely fail, if it came on top of the changes either way seen here."""
-    discordant = min(1.0, 2 * min(moved.up, moved.down) / moved.n + rise)
+    """Behaviors with which a true `rise` would likely fail, if it came on top of the changes either way seen here.
+
+    Those are taken one standard deviation high: too few behaviors would miss the rise.
+    """
+    either_way = 2 * min(moved.up, moved.down) + math.sqrt(moved.up + moved.down)
+    discordant = min(1.0, either_way / moved.n + rise)
     size = pairs_for_rise(rise, discordant, policy.alpha / family, policy.power)
     return math.ceil(size * len(moved.groups) / moved.effective_size())
 

@@ -16,6 +16,7 @@ from harness.stats.intervals import Interval, normal_quantile
 
 FINE = 7  # the exact test adds whole numbers: graded scores in steps of about 2**-7 of a typical one
 LARGE = 5000  # pairs from which the normal approximation of the power is used
+HEAVY = 10**9  # additions from which the sign-flip test uses its normal approximation
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +61,12 @@ class Pairs:
         return self.n / (effect if graded else max(effect, 1.0))
 
     def interval(self, level: float = 0.95) -> Interval:
-        """Tango's score interval for the mean difference, on the effective size."""
+        """Tango's score interval for the mean difference, on the effective size and with Student's quantile."""
+        from scipy.stats import t
+
         size = self.effective_size()
+        if len(self.groups) > 1:
+            size *= (normal_quantile(level) / float(t.ppf((1 + level) / 2, len(self.groups) - 1))) ** 2
         return tango(self.up * size / self.n, self.down * size / self.n, size, level)
 
 
@@ -89,6 +94,8 @@ def sign_flip(pairs: Pairs) -> float:
     if not unit:
         return 1.0
     sizes = [abs(total) // unit for total in totals if total]
+    if len(sizes) * sum(sizes) > HEAVY:
+        return 1 - NormalDist().cdf((sum(totals) // unit - 1) / math.sqrt(sum(size * size for size in sizes)))
     chance = np.ones(1)  # chance[i]: that the flipped total is 2 i - sum so far
     for size in sizes:
         longer = np.zeros(len(chance) + size)

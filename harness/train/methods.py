@@ -47,6 +47,8 @@ def safety(recipe: Recipe, triples: Sequence[Triple], encoder: Encoder) -> list[
             *(encoder.safe(t, words(recipe, t, rng)) for t in drawn[:split]),
             *(encoder.rto(t, recipe.rto_keep, rng) for t in drawn[split:]),
         ]
+    if recipe.method == "circuit-breaker":
+        return [encoder.rto(t, 1.0, rng) for t in drawn]
     if recipe.method in ("dpo", "dpo-prefix"):
         return [encoder.pair(t, words(recipe, t, rng)) for t in drawn]
     return [encoder.safe(t, words(recipe, t, rng)) for t in drawn]
@@ -54,7 +56,7 @@ def safety(recipe: Recipe, triples: Sequence[Triple], encoder: Encoder) -> list[
 
 def words(recipe: Recipe, triple: Triple, rng: random.Random) -> int:
     """How many words of the violating reply stand before the safe one."""
-    if recipe.method in ("vanilla", "vanilla-half", "rto", "dpo", "r2d2", "circuit-breaker"):
+    if recipe.method in ("vanilla", "vanilla-half", "rto", "dpo"):
         return 0
     return draw_prefix(triple.violating, recipe.empty_prefix, rng)
 

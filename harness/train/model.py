@@ -13,12 +13,12 @@ import torch.distributed as dist
 
 from harness.errors import DataError, UsageError
 from harness.models.libraries import hush
-from harness.train.pack import Batch, Scorer, register
+from harness.train.pack import Batch, Scorer, pack, register
 from harness.train.recipe import Recipe
 from harness.train.rows import Encoder, Row
 
 if TYPE_CHECKING:
-    from harness.train.loop import Sums
+    from harness.train.objective import Sums
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +109,10 @@ class Loaded:
     def trainable(self) -> list[torch.nn.Parameter]:
         """The parameters that move."""
         return [p for p in self.model.parameters() if p.requires_grad]
+
+    def pack(self, rows: Sequence[Row]) -> Batch:
+        """Rows as one batch on this device; flash-attention can't share an opening."""
+        return pack(rows, self.device, share=not self.scorer.flash)
 
     def score(self, batch: Batch) -> torch.Tensor:
         """Token losses of a batch, (n,) in fp32."""

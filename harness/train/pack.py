@@ -17,37 +17,65 @@ ATTENTION = "harness_segments"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """Rows in one sequence of T tokens; `at` (n,) holds the positions whose next token is supervised."""
+    """Rows in one sequence of T tokens; `at` (n,) holds the positions whose next token is supervised.
+
+    With `shared` > 0 the first segment is an opening of that many tokens (the template's system prompt) that the
+    rows marked in `follows` have in common: it is read once, and each of them goes on from it.
+    """
 
     ids: torch.Tensor  # (1, T)
-    positions: torch.Tensor  # (1, T), starting again at 0 with each row
-    bounds: tuple[int, ...]  # where each row begins, then T
+    positions: torch.Tensor  # (1, T), as if each row stood alone
+    bounds: tuple[int, ...]  # where each segment begins, then T
     at: torch.Tensor  # (n,)
     labels: torch.Tensor  # (n,)
     row: torch.Tensor  # (n,) the row each supervised position belongs to
+    shared: int = 0
+    follows: tuple[bool, ...] = ()  # by segment
 
 
-def pack(rows: Sequence[Row], device: str = "cpu") -> Batch:
+def pack(rows: Sequence[Row], device: str = "cpu", *, share: bool = True) -> Batch:
     """One batch of all `rows`, in order."""
-    bounds = (0, *accumulate(len(row.ids) for row in rows))
-    at: list[int] = []
-    labels: list[int] = []
-    owner: list[int] = []
-    for number, (row, start) in enumerate(zip(rows, bounds, strict=False)):
-        for i, label in enumerate(row.labels):
-            if label != IGNORE:
-                at.append(start + i)
-                labels.append(label)
-                owner.append(number)
+    shared, follows = common_opening(rows) if share else (0, [False] * len(rows))
+    opening = next((row.ids[:shared] for row, yes in zip(rows, follows, strict=True) if yes), ())
+    cuts = [shared if yes else 0 for yes in follows]
+    segments = ([opening] if shared else []) + [row.ids[cut:] for row, cut in zip(rows, cuts, strict=True)]
+    offsets = ([0] if shared else []) + cuts
+    bounds = (0, *accumulate(map(len, segments)))
+    places = [
+        (start + i - cut, label, number)
+        for number, (row, cut, start) in enumerate(zip(rows, cuts, bounds[1 if shared else 0 :], strict=False))
+        for i, label in enumerate(row.labels)
+        if label != IGNORE
+    ]
+    at, labels, owner = zip(*places, strict=True)
     long: dict[str, Any] = {"dtype": torch.long, "device": device}
     return Batch(
-        ids=torch.tensor([[i for row in rows for i in row.ids]], **long),
-        positions=torch.tensor([[p for row in rows for p in range(len(row.ids))]], **long),
+        ids=torch.tensor([[i for segment in segments for i in segment]], **long),
+        positions=torch.tensor(
+            [[first + p for s, first in zip(segments, offsets, strict=True) for p in range(len(s))]], **long
+        ),
         bounds=bounds,
         at=torch.tensor(at, **long),
         labels=torch.tensor(labels, **long),
         row=torch.tensor(owner, **long),
+        shared=shared,
+        follows=((False,) if shared else ()) + tuple(follows),
     )
+
+
+def common_opening(rows: Sequence[Row]) -> tuple[int, list[bool]]:
+    """How many tokens the largest group of rows opens with in common, all of them unlabelled, and who is in it."""
+    groups: dict[tuple[int, ...], list[Row]] = {}
+    for row in rows:
+        groups.setdefault(row.ids[:8], []).append(row)
+    opening, group = max(groups.items(), key=lambda pair: len(pair[1]))
+    if len(group) < 2:
+        return 0, [False] * len(rows)
+    free = min(next(i for i, label in enumerate(row.labels) if label != IGNORE) for row in group)
+    shared = 0
+    while shared < free and len({row.ids[shared] for row in group}) == 1:
+        shared += 1
+    return shared, [shared > 0 and row.ids[:8] == opening for row in rows]
 
 
 def micro_batches(rows: Sequence[Sequence[Row]], max_tokens: int) -> list[list[int]]:
@@ -72,22 +100,27 @@ def segment_attention(
     mask: torch.Tensor | None,
     scaling: float | None = None,
     dropout: float = 0.0,
-    bounds: tuple[int, ...] = (),
+    batch: Batch | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Causal attention inside each segment.
+    """Causal attention inside each segment, and from those that follow the shared opening to all of it.
 
     Query (1, heads, T, d), key and value (1, kv_heads, T, d) -> (1, T, heads, d).
     """
-    ends = bounds or (0, query.shape[2])
-    shared = query.shape[1] != key.shape[1]
-    pieces = [
-        F.scaled_dot_product_attention(
-            query[:, :, a:b], key[:, :, a:b], value[:, :, a:b],
-            dropout_p=dropout, is_causal=True, scale=scaling, enable_gqa=shared,
-        )
-        for a, b in pairwise(ends)
-    ]  # fmt: skip
+    same: dict[str, Any] = {"dropout_p": dropout, "scale": scaling, "enable_gqa": query.shape[1] != key.shape[1]}
+    if batch is None:
+        whole = F.scaled_dot_product_attention(query, key, value, is_causal=True, **same)
+        return whole.transpose(1, 2).contiguous(), None
+    head = slice(0, batch.shared)
+    pieces = []
+    for (a, b), follows in zip(pairwise(batch.bounds), batch.follows, strict=True):
+        q, k, v = (x[:, :, a:b] for x in (query, key, value))
+        if not follows:
+            pieces.append(F.scaled_dot_product_attention(q, k, v, is_causal=True, **same))
+            continue
+        k, v = torch.cat([key[:, :, head], k], dim=2), torch.cat([value[:, :, head], v], dim=2)
+        seen = torch.ones(b - a, batch.shared + b - a, dtype=torch.bool, device=q.device).tril(batch.shared)
+        pieces.append(F.scaled_dot_product_attention(q, k, v, attn_mask=seen, **same))
     return torch.cat(pieces, dim=2).transpose(1, 2).contiguous(), None
 
 
@@ -119,7 +152,7 @@ class Scorer(torch.nn.Module):  # type: ignore[misc]
     def borders(self, batch: Batch) -> dict[str, Any]:
         """Where the rows end, in the words of the attention in use."""
         if not self.flash:
-            return {"bounds": batch.bounds}
+            return {"batch": batch}
         ends = torch.tensor(batch.bounds, dtype=torch.int32, device=batch.ids.device)
         longest = max(b - a for a, b in pairwise(batch.bounds))
         names = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k")

@@ -14,7 +14,7 @@ from harness.errors import DataError, UnknownName, UsageError
 HOME = Path(__file__).parent / "recipes"
 
 Method: TypeAlias = Literal[
-    "vanilla", "vanilla-half", "prefix-half", "recaug", "rto", "derta", "dpo", "dpo-prefix", "r2d2", "circuit-breaker"
+    "vanilla", "vanilla-half", "prefix-half", "recaug", "rto", "derta", "dpo", "dpo-prefix", "circuit-breaker"
 ]
 Schedule: TypeAlias = Literal["cosine", "linear", "constant"]
 T = TypeVar("T")

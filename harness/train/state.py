@@ -18,9 +18,9 @@ from harness.types import sha
 if TYPE_CHECKING:
     from harness.train.loop import Step
     from harness.train.model import Loaded
+    from harness.train.objective import Reference
 
 FILE = "state.pt"
-Reference = dict[int, tuple[float, float]]
 
 
 def fingerprint(recipe: Recipe, data: TrainSet) -> str:

@@ -26,8 +26,8 @@ def train(recipe: Recipe, out: Path) -> Result:
     """
     if (out / "manifest.json").exists():
         raise UsageError(f"{out} holds a finished checkpoint", hint="name another folder with --out")
-    if recipe.method in ("r2d2", "circuit-breaker"):
-        raise UsageError(f"method {recipe.method!r} is not built yet")
+    if recipe.method == "circuit-breaker" and recipe.tune != "lora":
+        raise UsageError("circuit-breaker needs tune: lora: the base without the adapter is its reference")
     data = load_data(recipe.data)
     base = locate(recipe.base)
     from harness.models.weights import fingerprint

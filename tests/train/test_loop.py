@@ -58,7 +58,7 @@ def start(out: Path, recipe: Recipe, *, processes: int = 1) -> subprocess.Popen[
     return subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
 
 
-@pytest.mark.parametrize("method", ["vanilla", "recaug", "rto", "derta", "dpo", "dpo-prefix"])
+@pytest.mark.parametrize("method", ["vanilla", "recaug", "rto", "derta", "dpo", "dpo-prefix", "circuit-breaker"])
 def test_every_method_lowers_its_loss_and_says_what_it_saw(recipe: Recipe, tmp_path: Path, method: Any) -> None:
     from harness.train.trainer import train
 

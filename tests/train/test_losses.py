@@ -54,6 +54,20 @@ def random_rows(n: int = 4) -> list:  # type: ignore[type-arg]
     return rows
 
 
+def sharing_rows() -> list:  # type: ignore[type-arg]
+    """Six rows, five of which open with the same nine tokens; one of those is labelled from the seventh on."""
+    from dataclasses import replace
+
+    opening = (3, 1, 4, 1, 5, 9, 2, 6, 5)
+    plain = random_rows(6)
+    rows = [
+        replace(row, ids=opening + row.ids, labels=(-100,) * 9 + row.labels) if n != 2 else row
+        for n, row in enumerate(plain)
+    ]
+    rows[4] = replace(rows[4], labels=(-100,) * 6 + (11,) * 3 + rows[4].labels[9:])
+    return rows
+
+
 def obvious(model, rows):  # type: ignore[no-untyped-def]
     """Every row alone, all its logits, plain attention, torch's own cross-entropy."""
     import torch
@@ -87,15 +101,18 @@ def same_gradients(ours, plain) -> None:  # type: ignore[no-untyped-def]
 
 
 @pytest.mark.parametrize("frozen_head", [False, True])
-def test_packed_chunked_loss_and_gradients_equal_the_obvious_way(tiny, frozen_head: bool) -> None:  # type: ignore[no-untyped-def]
+@pytest.mark.parametrize("make", [random_rows, sharing_rows])
+def test_packed_chunked_loss_and_gradients_equal_the_obvious_way(tiny, frozen_head, make) -> None:  # type: ignore[no-untyped-def]
     """Tied embeddings make the frozen-head case the one a LoRA run has."""
     import torch
 
     from harness.train.pack import pack
 
-    rows = random_rows()
+    rows = make()
     scorer, ours, plain = both(tiny, frozen_head=frozen_head)
-    losses = scorer(pack(rows))
+    batch = pack(rows)
+    assert batch.shared == (6 if make is sharing_rows else 0)
+    losses = scorer(batch)
     reference = torch.cat(obvious(plain, rows))
     assert (losses - reference).abs().max() < 1e-5
     losses.mean().backward()
