@@ -18,7 +18,7 @@ ATTACKS = ("direct", "prefill", "completion", "code", "cipher", "jailbreakchat")
 TASKS = ("arithmetic", "knowledge", "instructions")
 
 PROFILES: dict[str, dict[str, Any]] = {
-    "demo": {"limit": 12, "max_tokens": 64, "task_limit": 20},
+    "demo": {"limit": 12, "max_tokens": 96, "task_limit": 20},
     "ci": {"limit": 12, "max_tokens": 64, "task_limit": 20, "attacks": ("direct", "prefill", "completion")},
     "paper": {"max_tokens": 1024},
 }
