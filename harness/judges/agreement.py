@@ -119,6 +119,14 @@ def f1(parts: Sequence[Counts]) -> float:
     return 2 * hits / (2 * hits + misses + false_alarms) if hits else 0.0
 
 
+def share(outcomes: Sequence[bool], groups: Sequence[Hashable]) -> Rate:
+    """The share of outcomes that are true, with its interval; those of one group hang together."""
+    clusters: dict[Hashable, list[float]] = defaultdict(list)
+    for outcome, key in zip(outcomes, groups, strict=True):
+        clusters[key].append(float(outcome))
+    return _share(list(clusters.values()))
+
+
 def _share(clusters: Sequence[Sequence[float]]) -> Rate:
     """The mean of 0/1 outcomes, with the interval for outcomes that hang together in groups."""
     values = [x for cluster in clusters for x in cluster]
