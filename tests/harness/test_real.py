@@ -173,6 +173,8 @@ def test_the_wheel_holds_exactly_the_packages_and_runs_from_an_empty_folder(tmp_
 def test_two_processes_that_need_the_checkpoint_at_once_make_it_once_and_whole(tmp_path: Path) -> None:
     code = "from harness.models.embedded import ensure; print(ensure())"
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "HARNESS_CACHE": str(tmp_path)}
+    (tmp_path / "wheels").mkdir()
+    (tmp_path / "wheels" / embedded.WHEEL).symlink_to(embedded.wheel())
     # what a kill in the middle of an earlier conversion leaves behind
     torn = tmp_path / "models" / embedded.NAME
     torn.mkdir(parents=True)
