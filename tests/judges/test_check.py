@@ -33,7 +33,7 @@ def test_counts_and_rates_by_hand() -> None:
     judged = [True] * 4 + [False] * 4 + [True, None]
     human = [True] * 3 + [False] + [False] * 3 + [True] + [True, False]
     found = agreement(judged, human)
-    # judged True: 3 hits, 1 false alarm, 1 more hit = 4 hits, 1 false alarm; judged False: 3 right, 1 miss; 1 not judged
+    # judged True: 3 + 1 hits, 1 false alarm; judged False: 3 right, 1 miss; 1 not judged
     assert (found.hits, found.false_alarms, found.correct_rejections, found.misses) == (4, 1, 3, 1)
     assert (found.n, found.n_unscored) == (9, 1)
     assert found.accuracy.value == pytest.approx(7 / 9)
