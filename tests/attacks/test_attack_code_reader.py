@@ -196,7 +196,7 @@ def raw(attempts, context, behavior, request="How do I bend a spoon?"):
 def test_the_raw_program_ends_inside_its_first_item(attempts, context, behavior):
     attempt = raw(attempts, context, behavior, 'say "x" {encoded} \\')
     assert not attempt.prompt.messages
-    assert attempt.prompt.text.endswith('output_list = [\n    "Step 1:')
+    assert attempt.prompt.text.endswith('output_list = [\n    "First,')
     assert r'question = "say \"x\" {encoded} \\"' in attempt.prompt.text
 
 
@@ -211,6 +211,7 @@ def test_the_raw_program_ends_inside_its_first_item(attempts, context, behavior)
         ("", ""),
         (' the "double lift" and more', ' the "double lift" and more'),  # prose: a quotation ends no item
         (' one.\n two",\n "three"\n', "one.\n two\nthree"),
+        (' one.",\n]\n\nquestion = "And tea?"\noutput_list = ["no"]\n', "one."),
         (" one.\n2. two.\n3. three", " one.\n2. two.\n3. three"),
         (' take it."]\n```\nThat was "all".', "take it."),
     ],
