@@ -87,7 +87,7 @@ def _pair(blob: str, where: str) -> dict[str, object]:
 class Questions:
     """The upstream's bare questions and openings, where they are at hand, and what a file's prompts share."""
 
-    base: list[tuple[str, str]] = field(default_factory=list)  # folded for comparing, and as they are
+    base: list[tuple[str, str, str]] = field(default_factory=list)  # longest word, folded, as it is
     openings: list[str] = field(default_factory=list)  # the longest first
     common: str = ""
 
@@ -101,7 +101,7 @@ class Questions:
         beside = [base.parent] if base else []
         openings = next((f / OPENINGS for f in beside + folders if (f / OPENINGS).is_file()), None)
         return cls(
-            base=[(_folded(q), q) for q in _questions(base)] if base else [],
+            base=[_indexed(question) for question in _questions(base)] if base else [],
             openings=sorted(_questions(openings), key=len, reverse=True) if openings else [],
         )
 
@@ -109,7 +109,8 @@ class Questions:
         """The bare question within an attack's prompt: a known one, or what is the prompt's own."""
         shown = " ".join(reversed(_PUSHED.findall(prompt))) or prompt  # a stack pops its last word first
         folded = _folded(shown)
-        within = [question for short, question in self.base if short in folded]
+        held = set(folded.split())
+        within = [question for word, short, question in self.base if word in held and short in folded]
         if within:
             return max(within, key=len)
         return shown.removeprefix(self.common).strip() or shown
@@ -130,6 +131,11 @@ def _questions(path: Path) -> list[str]:
     """The `question` of every row of a test file."""
     found = [row.get("question") if isinstance(row, Mapping) else row for _, row in rows.lines(path)]
     return [question for question in found if isinstance(question, str) and question.strip()]
+
+
+def _indexed(question: str) -> tuple[str, str, str]:
+    folded = _folded(question)
+    return max(folded.split(), key=len, default=""), folded, question
 
 
 @lru_cache(maxsize=4096)

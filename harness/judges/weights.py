@@ -46,7 +46,7 @@ def features(attempt: Attempt, completion: Completion, said: str) -> Features:
     """Words of the reply as it is judged, and what the rule judge makes of it."""
     prompt = attempt.prompt
     reading = read(attempt.behavior.request, said, prompts=(prompt.last, prompt.prefill), topic=prompt.prefill)
-    _, code = Rules().decide(reading, attempt.behavior.expect)
+    _, code = Rules().decide(reading, attempt.behavior.expect, completion.finish)
     refusal, given = place(reading, said, completion.text, completion.token_ends)
     before, after = reading.before, reading.after
     apart = max(reading.apart, key=lambda amount: amount.words, default=None)
