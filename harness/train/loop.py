@@ -30,7 +30,6 @@ from harness.train.pack import micro_batches
 from harness.train.recipe import Recipe
 from harness.train.rows import Item, rows_of
 
-
 MEMORY = "can't allocate memory"  # what torch says on the CPU
 
 
