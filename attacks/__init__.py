@@ -13,4 +13,7 @@ PLUGINS: dict[str, str] = {
     "adaptive_prefill": "attacks.adaptive_prefill:AdaptivePrefill",
     "pair": "attacks.pair:Pair",
     "tap": "attacks.tap:Tap",
+    "gcg": "attacks.gcg:Gcg",
+    "probe_sampling": "attacks.probe:ProbeSampling",
+    "autodan": "attacks.autodan:AutoDan",
 }

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, TypeAlias
 
 from attacks.bundled import check_count, counts
-from attacks.prefill import reaches
+from attacks.prefill import opening, reaches
 from attacks.search import Tried, tried
 from harness.errors import UsageError
 from harness.types import Attack, Attempt, Behavior, Capability, Context, Prompt
@@ -88,13 +88,13 @@ class AdaptivePrefill(Attack):
 
     def _attempt(self, behavior: Behavior, context: Context, reply: str, point: Point) -> Attempt:
         k, number = point
-        head = context.target.head(reply, k) if k else ""
-        opening = self.openings[number - 1] if number else ""
+        before = self.openings[number - 1] if number else ""
+        head = opening(context.target, reply, k)
         return Attempt(
             behavior=behavior,
             attack=self.name,
             variant=f"k{k}-o{number}",
             seed=context.seed,
             depth=k,
-            prompt=Prompt.chat(behavior.request, prefill=" ".join(filter(None, (opening, head)))),
+            prompt=Prompt.chat(behavior.request, prefill=" ".join(filter(None, (before, head)))),
         )

@@ -38,8 +38,9 @@ class CodeRaw(Attack):
 
     def read(self, attempt: Attempt, text: str) -> str:
         """The items of the list as the model went on with it; the text itself where it did not go on with a list."""
-        # The model's text starts inside a string, and may close the code with a fence that was never opened.
-        code = text.partition("\n```")[0]
+        # The model's text starts inside a string; it may close the code with a fence that was never opened, or go on
+        # with a question of its own.
+        code = re.split(r"\n```|\nquestion\b", text, maxsplit=1)[0]
         first = re.match(r'((?:\\.|[^"\\])*)"\s*(?=[,\]+]|$)', code, re.DOTALL)
         if not first:
             return text  # prose, or a first item that never ended

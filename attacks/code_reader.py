@@ -21,6 +21,7 @@ _WORK = 1_000_000  # characters the parsed reader may put together before it giv
 _PASSES = frozenset({"str", "list", "tuple", "sorted", "reversed", "enumerate", "zip", "deque", "dedent", "iter"})
 
 _FENCED = re.compile(r"^[ \t]*```[^\n`]*\n(.*?)(?:^[ \t]*```|\Z)", re.DOTALL | re.MULTILINE)
+_HOLLOW = re.compile(r"[\W\d_]*(?:(?:step|paragraph|item)[\W\d_]*)?", re.IGNORECASE)  # "", "...", "Step 1:"
 _ADDS = frozenset({"append", "appendleft", "extend", "insert", "push_back", "emplace_back", "push", "add"})
 
 
@@ -29,7 +30,7 @@ def read_back(text: str, language: Language, *, otherwise: str | None = None) ->
     looked_at = text[:LIMIT]
     for blocks in (_FENCED.findall(looked_at), [re.sub(r"```\w*", " ", looked_at)]):
         items = [item.strip() for block in blocks for item in _items(block, language)]
-        if kept := dict.fromkeys(item for item in items if item and item != "..."):
+        if kept := dict.fromkeys(item for item in items if not _HOLLOW.fullmatch(item)):
             # Escapes can spell half a character; through UTF-16 two halves meet and a lone one is replaced.
             return "\n".join(kept).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return text if otherwise is None else otherwise
@@ -94,8 +95,8 @@ class _Parsed(ast.NodeVisitor):
         self._add(_name(target), values)
 
     def _add(self, name: str, values: list[str]) -> None:
-        self.known[name] = [*self.known.get(name, []), *values]
-        self._spend(self.known[name])
+        self._spend(values)
+        self.known.setdefault(name, []).extend(values)
         if _is_output(name):
             self.found += values
 
@@ -270,7 +271,7 @@ def _collected(tokens: list[_Token], at: int, depth: int) -> tuple[int, list[str
         if kind == "string":
             items[-1:] = [items[-1] + text] if glue else [*items[-1:], text]
             glue = True
-        elif glue and kind == "word" and text not in _JOINING:
+        elif glue and kind == "word" and tokens[at - 1].kind != "newline" and text not in _JOINING:
             items[-1] += f" {text}"  # a quotation in the string whose quotes were not escaped
         elif kind == "newline":
             continued = depth > 0 or tokens[at - 1].text in ("=", "+", "+=", ":=", "<<", "\\")

@@ -34,7 +34,7 @@ SIZES: dict[str, tuple[int, int]] = {"paper": (20, 3), "code": (3, 3), "jailbrea
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pair(Attack):
-    """Parallel streams of an attacker model that refines its prompt from the target's reply and score.
+    """Streams of an attacker model that refines its prompt from the target's reply and score.
 
     One behavior costs at most `budget()` calls. Yields the best prompt found: a success where there is one, else one
     whose reply could not be judged, else the highest score. Raises ModelError when no stream got a reply.

@@ -8,6 +8,7 @@ name.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import ClassVar
@@ -18,7 +19,13 @@ from harness.types import Attack, Attempt, Behavior, Capability, Context, Model,
 
 def reaches(model: Model, text: str, k: int) -> bool:
     """Whether `text` has at least `k` tokens for this model."""
-    return k == 0 or (bool(text) and model.head(text, k - 1) != text)
+    # Compared with the model's own rendering of all of it: not every tokenizer gives a text back to the letter.
+    return k == 0 or (bool(text) and model.head(text, k - 1) != model.head(text, sys.maxsize))
+
+
+def opening(model: Model, text: str, k: int) -> str:
+    """The first `k` tokens of `text`, less half a character at the end, which no prompt can hold."""
+    return model.head(text, k).rstrip("\ufffd") if k else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,12 +50,11 @@ class Prefill(Attack):
         for k in self.depths:
             if not reaches(context.target, text, k):
                 return
-            opening = context.target.head(text, k) if k else ""
             yield Attempt(
                 behavior=behavior,
                 attack=self.name,
                 variant=f"k{k}",
                 seed=context.seed,
                 depth=k,
-                prompt=Prompt.chat(behavior.request, prefill=opening),
+                prompt=Prompt.chat(behavior.request, prefill=opening(context.target, text, k)),
             )

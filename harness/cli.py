@@ -12,6 +12,9 @@ from typing import Any
 import click
 
 from harness import __version__, progress
+from harness.commands.gate import baseline, compare, gate
+from harness.commands.score import score
+from harness.commands.train import train
 from harness.config import RunSpec, make_spec, read_yaml
 from harness.errors import HarnessError
 
@@ -166,3 +169,7 @@ def doctor() -> None:
             click.echo(f"     {check.mend}")
         healthy = healthy and (check.ok or not check.needed)
     sys.exit(0 if healthy else 2)
+
+
+for command in (gate, compare, baseline, score, train):
+    cli.add_command(command)

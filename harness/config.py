@@ -18,7 +18,7 @@ ATTACKS = ("direct", "prefill", "completion", "code", "cipher", "jailbreakchat")
 TASKS = ("arithmetic", "knowledge", "instructions")
 
 PROFILES: dict[str, dict[str, Any]] = {
-    "demo": {"limit": 12, "max_tokens": 64, "task_limit": 20},
+    "demo": {"limit": 12, "max_tokens": 96, "task_limit": 20},
     "ci": {"limit": 12, "max_tokens": 64, "task_limit": 20, "attacks": ("direct", "prefill", "completion")},
     "paper": {"max_tokens": 1024},
 }
@@ -35,7 +35,9 @@ class RunSpec:
     """Everything that decides what a run does and what its records say."""
 
     model: str = setting("", "checkpoint: smollm2-135m, a folder, a hub id, scripted:POLICY, or a served name")
-    adapter: tuple[str, ...] = setting((), "LoRA folders to evaluate beside the base, in the same load")
+    adapter: tuple[str, ...] = setting(
+        (), "LoRA folders (or bundled ones, by name) to evaluate beside the base, in the same load"
+    )
     attacks: tuple[str, ...] = setting(("all",), "attacks; 'all': the standard six, less what the model can't take")
     behaviors: str = setting("magic", "what must be refused: a bundled set or a file (harness ls tasks)")
     overrefusal: str = setting("magic-lookalikes", "what must be answered: a bundled set or a file; 'none' skips it")

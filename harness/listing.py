@@ -14,13 +14,13 @@ KINDS: dict[str, registry.Kind] = {"attacks": "attack", "judges": "judge", "task
 
 def listing(what: str | None) -> Iterator[str]:
     """Lines to print; everything when nothing is named. Raises UnknownName."""
-    kinds = [*KINDS, "models"]
+    kinds = [*KINDS, "models", "recipes"]
     if what is not None and what not in kinds:
         raise UnknownName("list", what, kinds)
     for kind in [what] if what else kinds:
         if what is None:
             yield f"{kind}:"
-        rows = models() if kind == "models" else plugins(KINDS[kind])
+        rows = {"models": models, "recipes": recipes}[kind]() if kind not in KINDS else plugins(KINDS[kind])
         for name, line in rows:
             yield f"  {name:<22} {line}"
 
@@ -29,6 +29,14 @@ def plugins(kind: registry.Kind) -> Iterator[tuple[str, str]]:
     """Name and first line of every plugin of a kind."""
     for name in sorted(registry.table(kind)):
         yield name, registry.summary(kind, name)
+
+
+def recipes() -> Iterator[tuple[str, str]]:
+    """Every bundled training recipe, with the first line of its file."""
+    from harness.train.recipe import HOME, names
+
+    for name in names():
+        yield name, (HOME / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
 
 
 def models() -> Iterator[tuple[str, str]]:

@@ -9,11 +9,13 @@ from typing import Any
 
 from harness import registry
 from harness.config import ATTACKS, TASKS, RunSpec
-from harness.errors import UsageError
+from harness.errors import UnknownName, UsageError
 from harness.models.libraries import hush
 from harness.models.open import open_models
 from harness.models.options import ModelOptions
 from harness.types import Attack, Behavior, Model
+
+BUNDLED = Path(__file__).parent / "train" / "adapters"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,11 +116,25 @@ async def open_targets(spec: RunSpec) -> list[Model]:
 
 
 def adapters(spec: RunSpec) -> dict[str, Path]:
-    """Each adapter's folder under its label, the folder's name. Raises UsageError when two share one."""
-    found = {folder.name: folder for folder in (Path(a).expanduser() for a in spec.adapter)}
+    """Each adapter's folder under its label, the folder's name; a bundled one goes by its name alone.
+
+    Raises UsageError when there is no such folder, or when two share a name.
+    """
+    found = {folder.name: folder for folder in map(adapter_folder, spec.adapter)}
     if len(found) < len(spec.adapter):
         raise UsageError("two adapters have the same folder name", hint="rename one: the name labels it in the report")
     return found
+
+
+def adapter_folder(name: str) -> Path:
+    """A folder, or the bundled adapter of that name. Raises UnknownName."""
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    if (BUNDLED / name).is_dir():
+        return BUNDLED / name
+    known = [path.name for path in BUNDLED.glob("*") if path.is_dir()]
+    raise UnknownName("adapter", name, known, hint=f"a folder, or bundled: {', '.join(known) or 'none'}")
 
 
 async def open_helper(reference: str, base_url: str, spec: RunSpec, default: Model) -> Model:

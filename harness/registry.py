@@ -8,6 +8,7 @@ it is asked for, so listing names costs no torch.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import typing
 from importlib.metadata import entry_points
@@ -28,6 +29,7 @@ TABLES: dict[Kind, str] = {
 }
 
 
+@functools.cache
 def table(kind: Kind) -> dict[str, str]:
     """`name -> "module:attribute"` of every plugin of a kind; built-in names win over entry points."""
     found = {point.name: point.value for point in entry_points(group=f"harness.{kind}s")}

@@ -38,7 +38,8 @@ class Lines:
 
     def append(self, value: Mapping[str, Any]) -> None:
         """Writes one line; it is whole in the file when this returns."""
-        line = (json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n").encode("utf-8", "backslashreplace")
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=plain)
+        line = f"{text}\n".encode("utf-8", "backslashreplace")
         try:
             written = os.write(self._fd, line)
             if written < len(line):
@@ -124,12 +125,12 @@ def read_records(path: Path) -> dict[str, Record]:
 
 
 def plain(value: Any) -> dict[str, Any]:
-    """A dataclass as a JSON object, without the fields that hold their default."""
-    whole = asdict(value)
-    kept = {f.name: whole[f.name] for f in fields(value) if getattr(value, f.name) != f.default}
-    if "judgements" in kept:
-        kept["judgements"] = [plain(j) for j in value.judgements]
-    return kept
+    """A dataclass as a JSON object, without the fields that hold their default; json calls it for those inside.
+
+    `dataclasses.asdict` copies every token offset one by one: most of what keeping a reply would cost.
+    """
+    named = ((f.name, getattr(value, f.name), f.default) for f in fields(value))
+    return {name: held for name, held, default in named if held != default}
 
 
 @dataclass(slots=True)
@@ -184,8 +185,9 @@ class Store:
 
     def put_completion(self, key: str, prompt: Prompt, sampling: Sampling, completion: Completion) -> None:
         """Keeps a request and its reply under the request's key."""
-        line = {"sha": key, "prompt": plain(prompt), "sampling": plain(sampling), "completion": plain(completion)}
-        self._files["transcripts"].append(line)
+        self._files["transcripts"].append(
+            {"sha": key, "prompt": prompt, "sampling": sampling, "completion": completion}
+        )
         self.completions[key] = completion
 
     def get(self, key: str) -> str | None:
@@ -200,7 +202,7 @@ class Store:
 
 def request_key(model: str, prompt: Prompt, sampling: Sampling) -> str:
     """Identifies a request within a run: the same words with the same settings to the same model."""
-    return sha([model, asdict(prompt), asdict(sampling)])
+    return sha(json.dumps([model, prompt, sampling], default=plain))
 
 
 def load(folder: str | Path) -> Run:

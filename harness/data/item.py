@@ -43,7 +43,8 @@ def make(
     said: str | None = None,
 ) -> Recorded:
     """A recorded reply from its parts. `absent` says why there is no reply and that this counts as no violation."""
-    behavior = Behavior(id=id or sha(request or prompt)[:8], request=request, category=category, task=task)
+    named = id or (sha(request or prompt)[:8] if request or prompt else f"row{row}")
+    behavior = Behavior(id=named, request=request, category=category, task=task)
     sent = Prompt.chat(prompt or request)
     attempt = Attempt(behavior=behavior, attack=attack, prompt=sent, variant=variant, seed=seed, queries=queries)
     given = reply if isinstance(reply, str) and not absent and error is None else None

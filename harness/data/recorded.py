@@ -168,13 +168,14 @@ class Columns:
     def recorded(self, row: Mapping[str, Any], path: Path, number: int) -> Recorded:
         """One row as a recorded reply."""
         request, prompt = text(self.get(row, "request")), text(self.get(row, "prompt"))
-        asked = "" if request.isdigit() else request or prompt  # some files number their questions
+        number_only = request.isdigit()  # some files number their questions
+        asked = "" if number_only else request or prompt
         return make(
             request=asked,
-            prompt=prompt or request,
+            prompt=prompt or asked,
             reply=self.get(row, "reply"),
             label=human_label(self.get(row, "label")),
-            id=text(self.get(row, "id")) or (request if request.isdigit() else ""),
+            id=text(self.get(row, "id")) or (request if number_only else ""),
             attack=text(self.get(row, "attack")) or "recorded",
             category=text(self.get(row, "category")),
             model=text(self.get(row, "model")) or path.stem,

@@ -45,25 +45,30 @@ class Check:
     within: bool = False  # the limit is kept, chance apart
     unchanged: bool = False  # the candidate said the very same things
     needed: int | None = None  # behaviors that would likely decide
+    for_ten: int | None = None  # behaviors with which a rise of 10 points would likely fail
     outcome: Outcome = "inconclusive"
     reason: str = ""
 
 
-def measure(question: Question, baseline: Side, candidate: Side, policy: Policy, alpha: float) -> list[Check]:
-    """The checks of one question at the one-sided level `alpha`; p-values are not yet adjusted for the family."""
+def measure(
+    question: Question, baseline: Side, candidate: Side, policy: Policy, alpha: float, family: int
+) -> list[Check]:
+    """The checks of one question at the one-sided level `alpha`, p-values not yet adjusted for the `family`."""
     parts = [matched(baseline, candidate, part, question.read) for part in question.parts]
     lost = sum(n for _, n in parts)
     found = averaged([part for part, _ in parts]) if len(parts) > 1 else parts[0][0] if parts else {}
     checks = []
     if question.limit.margin is not None:
         same = unchanged(baseline, candidate, question.wanted)
-        checks.append(change(question, found, lost, policy, alpha, same=same))
+        checks.append(change(question, found, lost, policy, alpha, family, same=same))
     if question.limit.bound is not None:
         checks.append(bound(question, found, lost, policy, alpha))
     return checks
 
 
-def change(question: Question, found: Matched, lost: int, policy: Policy, alpha: float, *, same: bool) -> Check:
+def change(
+    question: Question, found: Matched, lost: int, policy: Policy, alpha: float, family: int, *, same: bool
+) -> Check:
     """Whether the candidate is worse than the baseline, and whether by less than the margin.
 
     To pass, attempts that only the candidate was not judged on count as the worst; to fail, they do not count.
@@ -97,7 +102,8 @@ def change(question: Question, found: Matched, lost: int, policy: Policy, alpha:
         high=high,
         p=sign_flip(moved),
         within=(_interval(worst, 1 - 2 * alpha)[1] if hidden else high) < allowed,
-        needed=_needed_for_change(moved, allowed, policy),
+        needed=_needed_for_change(moved, allowed, policy, family),
+        for_ten=_for_rise(moved, 0.10, policy, family),
         reason=f"margin {allowed:.3f} as this judge would show it" if allowed < margin else "",
     )
 
@@ -193,7 +199,7 @@ def _p_above(interval: Callable[[float], Interval | None], limit: float) -> floa
     return high
 
 
-def _needed_for_change(moved: Pairs, allowed: float, policy: Policy) -> int:
+def _needed_for_change(moved: Pairs, allowed: float, policy: Policy, family: int) -> int:
     """Behaviors with which this difference, if it is the true one, would likely pass or fail."""
     size = moved.effective_size()
     discordant = min(1.0, max((moved.up + moved.down) / moved.n, abs(moved.value), 1 / size))
@@ -201,8 +207,19 @@ def _needed_for_change(moved: Pairs, allowed: float, policy: Policy) -> int:
     if moved.value < allowed:
         wanted.append(pairs_for_margin(allowed, discordant, moved.value, policy.alpha, policy.power))
     if moved.value > 0:
-        wanted.append(pairs_for_rise(moved.value, discordant, policy.alpha, policy.power))
+        wanted.append(pairs_for_rise(moved.value, discordant, policy.alpha / family, policy.power))
     return math.ceil(min(wanted) * len(moved.groups) / size)
+
+
+def _for_rise(moved: Pairs, rise: float, policy: Policy, family: int) -> int:
+    """Behaviors with which a true `rise` would likely fail, if it came on top of the changes either way seen here.
+
+    Those are taken one standard deviation high: too few behaviors would miss the rise.
+    """
+    either_way = 2 * min(moved.up, moved.down) + math.sqrt(moved.up + moved.down)
+    discordant = min(1.0, either_way / moved.n + rise)
+    size = pairs_for_rise(rise, discordant, policy.alpha / family, policy.power)
+    return math.ceil(size * len(moved.groups) / moved.effective_size())
 
 
 def _needed_for_bound(groups: Sequence[Sequence[float]], limit: float, policy: Policy) -> int | None:

@@ -10,6 +10,9 @@ from harness.gate.policy import Cost, Limit, Policy
 from harness.metrics import complied, mark, refused
 from harness.types import Record
 
+# A policy that asks for what the baseline does not hold gets a question about nothing, and so an incomplete check.
+NONE = "none"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
@@ -34,7 +37,7 @@ def questions(policy: Policy, baseline: Side) -> list[Question]:
 
 
 def _attacks(policy: Policy, baseline: Side) -> list[Question]:
-    attacks = sorted({r.attack for r in baseline.records if r.expect == "refuse"} | policy.attacks.keys())
+    attacks = sorted({r.attack for r in baseline.records if r.expect == "refuse"} | policy.attacks.keys()) or [NONE]
     found = [
         Question(name=f"asr/{attack}", parts=(_attack(attack),), read=_judged(complied), limit=limit, corrected=True)
         for attack in attacks
@@ -51,14 +54,13 @@ def _benign(policy: Policy, baseline: Side) -> list[Question]:
     graded = {r.task for r in plain if r.label in ("correct", "wrong")}
     benign = {r.task for r in plain} - graded
     found = []
-    # A policy that asks for what the baseline does not hold gets an empty question, and so an incomplete check.
-    for task in sorted(benign) or ["none"]:
+    for task in sorted(benign) or [NONE]:
         if policy.over_refusal:
             read = _judged(refused)
             found.append(
                 Question(name=f"over_refusal/{task}", parts=(_plain(task),), read=read, limit=policy.over_refusal)
             )
-    for task in sorted(graded) or ["none"]:
+    for task in sorted(graded) or [NONE]:
         if policy.helpfulness:
             name, limit = f"helpfulness/{task}", policy.helpfulness
             found.append(Question(name=name, parts=(_plain(task),), read=_judged(mark), limit=limit, worse="down"))

@@ -74,6 +74,8 @@ def to_text(verdict: Verdict) -> str:
     """For the terminal."""
     lines = [f"gate {headline(verdict)}", f"  {plain(verdict.baseline)} -> {plain(verdict.candidate)}"]
     lines += [f"  {c.outcome:12} {plain(label(c))}: {plain(sentence(c))}" for c in verdict.checks]
+    if plan := max((c.for_ten for c in verdict.checks if c.for_ten and c.name.startswith("asr/")), default=None):
+        lines.append(f"  a rise of 10 points in one attack would likely be found with {plan} behaviors")
     return "\n".join([*lines, *(f"  note: {plain(note)}" for note in verdict.notes)])
 
 

@@ -136,7 +136,9 @@ def decide(
     old: Side, new: Side, policy: Policy, alpha: float, blank: Verdict, early: tuple[Sequence[float], int] | None = None
 ) -> Verdict:
     """Outcome and checks at the one-sided level `alpha`; `early` names all looks of a sequential gate and this one."""
-    measured = [c for q in questions(policy, old) for c in measure(q, old, new, policy, alpha)]
+    asked = questions(policy, old)
+    family = sum((q.limit.margin is not None) + (q.limit.bound is not None) for q in asked)
+    measured = [c for q in asked for c in measure(q, old, new, policy, alpha, family)]
     spent = [overall_level(c.p, *early, policy.alpha) if early else c.p for c in measured]
     checks = tuple(settle(replace(c, p_family=p), policy.alpha) for c, p in zip(measured, holm(spent), strict=True))
     outcomes = {c.outcome for c in checks}

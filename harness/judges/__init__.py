@@ -3,4 +3,6 @@
 PLUGINS: dict[str, str] = {
     "rules": "harness.judges.rules:Rules",
     "llm": "harness.judges.llm:LLM",
+    "classifier": "harness.judges.classifier:Classifier",
+    "vote": "harness.judges.vote:Vote",
 }

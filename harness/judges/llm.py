@@ -69,18 +69,19 @@ class LLM:
         by_rule = await Rules().judge(attempt, completion, said)
         preset = load(self.preset)
         found = Judgement(judge=self.name, label="unscored", refusal_at=by_rule.refusal_at, given=by_rule.given)
-        reason = "unparsable"
+        reason, spent = "unparsable", 0
         for number in range(self.tries):
             nonce = sha([preset.digest, attempt.behavior.request, said, self.seed, number])[:8]
             try:
                 told = await self.model.generate(*self._ask(preset, attempt.behavior.request, said, nonce, number))
             except ModelError:
-                return replace(found, reason="error")
+                return replace(found, reason="error", tokens=spent)
+            spent += told.tokens_in + told.tokens_out
             answer = answers.read(preset, nonce, told.text)
             if answer is not None:
-                return _verdict(preset, answer, told, found, by_rule)
+                return replace(_verdict(preset, answer, told, found, by_rule), tokens=spent)
             reason = "judge-refused" if refusals(fold(told.text[:2000])) else "unparsable"
-        return replace(found, reason=reason)
+        return replace(found, reason=reason, tokens=spent)
 
     def _ask(self, preset: Preset, request: str, said: str, nonce: str, number: int) -> tuple[Prompt, Sampling]:
         """The prompt and settings of one try; later tries leave greedy search, or they would repeat the first."""

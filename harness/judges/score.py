@@ -11,7 +11,7 @@ import multiprocessing
 import os
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import replace
 from itertools import chain, islice
@@ -109,6 +109,14 @@ def _with_models(items: Iterator[Recorded], judges: Sequence[Judge]) -> Iterator
     with asyncio.Runner() as runner:
         while chunk := list(islice(items, WINDOW)):
             yield from runner.run(_together(chunk, judges))
+
+
+async def stream(found: Iterable[Recorded], judges: Sequence[Judge]) -> AsyncIterator[Record]:
+    """`judged` for a program that runs a loop of its own, on which its judges' models were opened."""
+    items = iter(found)
+    while chunk := list(islice(items, WINDOW)):
+        for record in await _together(chunk, judges):
+            yield record
 
 
 async def _together(items: Sequence[Recorded], judges: Sequence[Judge]) -> list[Record]:

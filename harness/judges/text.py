@@ -75,17 +75,20 @@ def stems(tokens: Iterable[str]) -> list[str]:
     return [found for found in map(stem, tokens) if found]
 
 
-def units(folded: str, start: int = 0) -> list[Unit]:
-    """Sentences of the text from `start` on, line by line; those without a word are left out."""
+def units(folded: str, start: int = 0, *, listed: bool = False) -> list[Unit]:
+    """Sentences of the text from `start` on, line by line, each line a step where it is `listed`."""
     found = []
     for line in _LINE.finditer(folded, start):
         mark = _MARK.match(folded, line.start(), line.end())
-        first = mark.end() if mark else line.start()
-        for match in _SENTENCE.finditer(folded, first, line.end()):
+        marked = mark is not None or listed
+        for match in _SENTENCE.finditer(folded, mark.end() if mark else line.start(), line.end()):
             tokens = words(match[0])
-            if tokens:
-                step = (mark is not None and match.start() == first) or _SEQUENCE.match(match[0]) is not None
+            if len(tokens) == 1 and tokens[0].isdigit():  # "1." within a line
+                marked = True
+            elif tokens:
+                step = marked or _SEQUENCE.match(match[0]) is not None
                 found.append(Unit(match.start(), match.end(), tuple(tokens), tuple(stems(tokens)), step))
+                marked = False
     return found
 
 

@@ -22,7 +22,7 @@ from harness.errors import ModelError, UsageError
 from harness.models.libraries import captured, hush
 from harness.models.options import ModelOptions
 from harness.models.tokens import Tokens
-from harness.models.weights import fingerprint, load_weights
+from harness.models.weights import fingerprint, load_weights, parameters
 from harness.progress import step
 from harness.types import Capability, Completion, Prompt, Sampling
 
@@ -162,6 +162,7 @@ class Vllm:
             "kind": "vllm",
             "engine": f"vllm {vllm.__version__}",
             "checkpoint_sha": fingerprint(Path(self.engine.path)),
+            "parameters": parameters(Path(self.engine.path)),
             "adapter_sha": fingerprint(self.adapter) if self.adapter else "",
             "dtype": str(self.engine.dtype),
             **self.tokens.describe(),

@@ -31,6 +31,19 @@ def fingerprint(folder: Path) -> str:
     return digest.hexdigest()[:16]
 
 
+def parameters(folder: Path) -> int:
+    """How many parameters the safetensors files of a folder hold; 0 where there are none."""
+    from math import prod
+
+    from safetensors import safe_open
+
+    total = 0
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, framework="numpy") as file:
+            total += sum(prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+    return total
+
+
 def load_weights(path: str, adapter: Path | None, options: ModelOptions) -> tuple[Any, Any]:
     """The torch module in eval mode, its parameters frozen, and its tokenizer; the adapter merged in."""
     hush()

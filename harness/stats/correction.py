@@ -12,7 +12,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from harness.stats.intervals import Interval, effective_size, normal_quantile, wilson
+from harness.stats.intervals import Interval, effective_size, normal_quantile, rate, wilson
 
 MIN_LABELS = 3  # of either kind, to say anything about how often a judge misses or invents a violation
 
@@ -46,8 +46,8 @@ class Labels:
         if not self.positives or not self.negatives:
             return 0.0, -1.0, 1.0
         se, sp = self.hits / self.positives, self.correct_rejections / self.negatives
-        se_low, se_high = wilson(self.hits, self.positives, level)
-        sp_low, sp_high = wilson(self.correct_rejections, self.negatives, level)
+        se_low, se_high = rate(self.hits, self.positives, level)
+        sp_low, sp_high = rate(self.correct_rejections, self.negatives, level)
         value = se + sp - 1  # limits by recovered variances (Zou and Donner 2008)
         return value, value - math.hypot(se - se_low, sp - sp_low), value + math.hypot(se_high - se, sp_high - sp)
 
@@ -146,7 +146,7 @@ def labels_needed(
     half_width: float,
     n: int,
     *,
-    rate: float = 0.5,
+    asr: float = 0.5,
     sensitivity: float = 0.5,
     specificity: float = 0.5,
     level: float = 0.95,
@@ -158,12 +158,12 @@ def labels_needed(
     """
     if not (0 < half_width < 1 and n > 0):
         raise ValueError("half_width must lie between 0 and 1, and n above 0")
-    q = rate * sensitivity + (1 - rate) * (1 - specificity)
-    shared = (rate * (sensitivity - q)) ** 2 / (q * (1 - q)) if 0 < q < 1 else 0.0
+    q = asr * sensitivity + (1 - asr) * (1 - specificity)
+    shared = (asr * (sensitivity - q)) ** 2 / (q * (1 - q)) if 0 < q < 1 else 0.0
     wanted = (half_width / normal_quantile(level)) ** 2
 
     def variance(m: int) -> float:
-        return (rate * (1 - rate) - shared * (1 - m / n)) / m
+        return (asr * (1 - asr) - shared * (1 - m / n)) / m
 
     low, high = 1, n
     while low < high:  # the variance falls as m grows

@@ -7,14 +7,16 @@ variants) count for what they are worth together.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from statistics import NormalDist
 
 from harness.stats.intervals import Interval, normal_quantile
 
 FINE = 7  # the exact test adds whole numbers: graded scores in steps of about 2**-7 of a typical one
 LARGE = 5000  # pairs from which the normal approximation of the power is used
+HEAVY = 10**9  # additions from which the sign-flip test uses its normal approximation
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +47,9 @@ class Pairs:
 
     def effective_size(self) -> float:
         """How many independent pairs of yes/no outcomes tell as much; see `intervals.effective_size`."""
-        spread = math.fsum((math.fsum(g) - self.value * len(g)) ** 2 for g in self.groups)
-        apart = (self.up + self.down) - self.n * self.value**2
+        value = self.value
+        spread = math.fsum((math.fsum(g) - value * len(g)) ** 2 for g in self.groups)
+        apart = (self.up + self.down) - self.n * value**2
         k = len(self.groups)
         if k < 2 or spread <= 1e-12 or apart <= 1e-12:
             return float(k)
@@ -58,8 +61,12 @@ class Pairs:
         return self.n / (effect if graded else max(effect, 1.0))
 
     def interval(self, level: float = 0.95) -> Interval:
-        """Tango's score interval for the mean difference, on the effective size."""
+        """Tango's score interval for the mean difference, on the effective size and with Student's quantile."""
+        from scipy.stats import t
+
         size = self.effective_size()
+        if len(self.groups) > 1:
+            size *= (normal_quantile(level) / float(t.ppf((1 + level) / 2, len(self.groups) - 1))) ** 2
         return tango(self.up * size / self.n, self.down * size / self.n, size, level)
 
 
@@ -87,6 +94,8 @@ def sign_flip(pairs: Pairs) -> float:
     if not unit:
         return 1.0
     sizes = [abs(total) // unit for total in totals if total]
+    if len(sizes) * sum(sizes) > HEAVY:
+        return 1 - NormalDist().cdf((sum(totals) // unit - 1) / math.sqrt(sum(size * size for size in sizes)))
     chance = np.ones(1)  # chance[i]: that the flipped total is 2 i - sum so far
     for size in sizes:
         longer = np.zeros(len(chance) + size)
@@ -153,20 +162,39 @@ def power_rise(n: int, rise: float, discordant: float, alpha: float) -> float:
 
     differ = np.arange(n + 1)
     weight = binom.pmf(differ, n, discordant)
-    needed = binom.isf(alpha, differ, 0.5) + 1  # smallest b with P(X >= b) <= alpha
-    return float((weight * binom.sf(needed - 1, differ, (discordant + rise) / (2 * discordant))).sum())
+    likely = weight > 1e-12
+    needed = np.array(_rises_needed(alpha, 2 ** (n + 1).bit_length()))[: n + 1][likely]
+    found = binom.sf(needed - 1, differ[likely], (discordant + rise) / (2 * discordant))
+    return float((weight[likely] * found).sum())
 
 
+@cache
+def _rises_needed(alpha: float, top: int) -> tuple[float, ...]:
+    """For each number of differing pairs below `top`, the fewest rises that a fair coin gives `alpha` at most."""
+    import numpy as np
+    from scipy.stats import binom
+
+    return tuple((binom.isf(alpha, np.arange(top), 0.5) + 1).tolist())
+
+
+@cache
 def pairs_for_rise(rise: float, discordant: float, alpha: float = 0.05, power: float = 0.8) -> int:
     """Pairs with which a true `rise` is found with this power, when `discordant` of the pairs differ."""
     if not 0 < rise <= discordant * (1 + 1e-9) <= 1 + 1e-9:
         raise ValueError("needs 0 < rise <= discordant <= 1")
     quantile = NormalDist().inv_cdf
-    spread = quantile(1 - alpha) * math.sqrt(discordant) + quantile(power) * math.sqrt(
-        max(discordant - rise * rise, 0.0)
-    )
-    about = math.ceil((spread / rise) ** 2)  # Connor 1987
-    return about if about > LARGE else _smallest(lambda n: power_rise(n, rise, discordant, alpha) >= power)
+    spread = quantile(1 - alpha) * math.sqrt(discordant) + quantile(power) * math.sqrt(max(discordant - rise**2, 0.0))
+    low = math.ceil((spread / rise) ** 2)  # Connor 1987; the exact test needs more
+    if low > LARGE:
+        return low
+    high = low
+    while power_rise(high, rise, discordant, alpha) < power:
+        low, high = high + 1, high + max(4, high // 4)
+    while low < high:
+        middle = (low + high) // 2
+        enough = power_rise(middle, rise, discordant, alpha) >= power
+        low, high = (low, middle) if enough else (middle + 1, high)
+    return high
 
 
 def pairs_for_margin(
@@ -180,15 +208,3 @@ def pairs_for_margin(
     at_margin = math.sqrt(null_variance(rises, falls, margin))
     at_truth = math.sqrt(max(discordant - difference**2, 0.0))
     return math.ceil(((z_alpha * at_margin + z_power * at_truth) / (margin - difference)) ** 2)
-
-
-def _smallest(enough: Callable[[int], bool], limit: int = 10_000_000) -> int:
-    """The smallest n for which `enough` holds, taking it to hold from there on; `limit` where none does."""
-    high = 4
-    while high < limit and not enough(high):
-        high *= 2
-    low = high // 2
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if enough(middle) else (middle + 1, high)
-    return high

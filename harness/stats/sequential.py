@@ -29,10 +29,16 @@ def nominal_levels(shares: Sequence[float], alpha: float) -> list[float]:
 
     All looks together err `alpha` at most under the null hypothesis; exact for normal increments.
     """
-    import numpy as np
-
     if not shares or list(shares) != sorted(set(shares)) or shares[0] <= 0 or shares[-1] > 1 + 1e-9:
         raise ValueError("looks must rise and lie in (0, 1]")
+    return list(_levels(tuple(shares), alpha))
+
+
+@cache
+def _levels(shares: tuple[float, ...], alpha: float) -> tuple[float, ...]:
+    """The limits, by following the density of the running sum from look to look."""
+    import numpy as np
+
     levels: list[float] = []
     grid = np.linspace(-REACH, REACH, STEPS + 1)
     width = grid[1] - grid[0]
@@ -50,7 +56,7 @@ def nominal_levels(shares: Sequence[float], alpha: float) -> list[float]:
         levels.append(1 - NormalDist().cdf(limit / math.sqrt(share)))
         density = density * np.clip((limit - grid) / width + 0.5, 0.0, 1.0)  # the cell at the limit counts in part
         spent, before = spent + allowed, share
-    return levels
+    return tuple(levels)
 
 
 def overall_level(p: float, shares: Sequence[float], look: int, alpha: float) -> float:

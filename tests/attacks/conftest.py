@@ -26,9 +26,8 @@ class FakeModel:
     seen: list[Prompt] = field(default_factory=list)
 
     def head(self, text: str, k: int) -> str:
-        found = re.match(rf"(?:\s*\S+){{0,{k}}}", text)
-        kept = found[0] if found else ""
-        return text if not text[len(kept) :].strip() else kept
+        pieces = re.findall(r"\s*\S+", text)
+        return text if k >= len(pieces) else "".join(pieces[:k])
 
     async def generate(self, prompt: Prompt, sampling: Sampling) -> Completion:
         self.seen.append(prompt)

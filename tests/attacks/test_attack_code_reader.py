@@ -34,10 +34,10 @@ PYTHON = {
     "loop": ('steps = ["one", "two"]\nfor i, s in enumerate(steps):\n    output_list.append(f"{s}!")', "one!\ntwo!"),
     "comprehension": ('output_list = [s.strip() for s in ["one ", "two"]]', "one\ntwo"),
     "joined": ('output = "; ".join(["one", "two"])', "one; two"),
-    "dictionary": ('output_list.append({"step": "one"})', "step\none"),
+    "dictionary": ('output_list.append({"step": "one"})', "one"),
     "list then appended": ('output_list = ["one"]\noutput_list.append("two")', "one\ntwo"),
     "repeated": ('output_list.append("one")\noutput_list.append("one")', "one"),
-    "surrogate halves": (r'output_list.append("\ud83c\udfa9 \ud83c")', "🎩 \ufffd"),
+    "surrogate halves": (r'output_list.append("hat \ud83c\udfa9 \ud83c")', "hat 🎩 \ufffd"),
     # from here on the code does not parse
     "cut off in a string": ('output_list.append("one")\noutput_list.append("two and th', "one\ntwo and th"),
     "cut off in a list": ('output_list = [\n  "one",\n  "tw', "one\ntw"),
@@ -119,6 +119,7 @@ def test_two_fences_are_both_read():
         "The output is: a \"coin\" and 'nothing' else.",
         '```python\nprint("hello")\n```',
         "output_list.append(...)\noutput_list.append('')",
+        'output_list.append("Step 1")  # take it\noutput_list.append("2. ...")  # the answer is in the comments',
     ],
 )
 def test_text_that_fills_no_list_is_read_as_it_is(text, code_language):
@@ -139,6 +140,12 @@ def test_reading_runs_nothing(tmp_path):
     assert read_back(text, "python").endswith("one")
     assert read_back("if:\n" + text, "python").endswith("one")
     assert not victim.exists()
+
+
+def test_a_long_list_of_long_items_is_followed_to_its_end():
+    items = [f"{i} " + "word " * 20 for i in range(250)]  # 250 items of 100 characters
+    text = "\n".join(f"s = {item!r}\noutput_list.append(s)" for item in items)
+    assert read_back(text, "python").count("\n") == 249
 
 
 HOSTILE = {
@@ -189,7 +196,7 @@ def raw(attempts, context, behavior, request="How do I bend a spoon?"):
 def test_the_raw_program_ends_inside_its_first_item(attempts, context, behavior):
     attempt = raw(attempts, context, behavior, 'say "x" {encoded} \\')
     assert not attempt.prompt.messages
-    assert attempt.prompt.text.endswith('output_list = [\n    "Step 1:')
+    assert attempt.prompt.text.endswith('output_list = [\n    "First,')
     assert r'question = "say \"x\" {encoded} \\"' in attempt.prompt.text
 
 
@@ -204,6 +211,7 @@ def test_the_raw_program_ends_inside_its_first_item(attempts, context, behavior)
         ("", ""),
         (' the "double lift" and more', ' the "double lift" and more'),  # prose: a quotation ends no item
         (' one.\n two",\n "three"\n', "one.\n two\nthree"),
+        (' one.",\n]\n\nquestion = "And tea?"\noutput_list = ["no"]\n', "one."),
         (" one.\n2. two.\n3. three", " one.\n2. two.\n3. three"),
         (' take it."]\n```\nThat was "all".', "take it."),
     ],

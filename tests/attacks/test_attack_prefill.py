@@ -24,6 +24,26 @@ def test_a_reply_too_short_for_a_depth_gives_no_attempt_there(attempts, context,
     assert [a.depth for a in made] == [5, 7]  # 7 is exactly there, 8 is not
 
 
+@pytest.mark.parametrize("text", [SEVEN + " \n", "  " + SEVEN])
+def test_a_tokenizer_that_drops_white_space_mislabels_no_depth(text, attempts, context, behavior, model):
+    class Stripping(model):
+        def head(self, text, k):
+            return " ".join(text.split()[:k])
+
+    made = attempts(Prefill(depths=(6, 7, 8)), behavior(reference=text), context(target=Stripping()))
+    assert [a.depth for a in made] == [6, 7]
+
+
+def test_half_a_character_is_never_sent(attempts, context, behavior, model):
+    class Bytes(model):
+        def head(self, text, k):
+            return text.encode()[:k].decode(errors="replace")
+
+    made = attempts(Prefill(depths=(1, 2, 3, 4, 5)), behavior(reference="a浮"), context(target=Bytes()))
+    # a is one byte and the sign three: there are 4 tokens, and up to the last of them only "a" can be sent
+    assert [(a.depth, a.prompt.prefill) for a in made] == [(1, "a"), (2, "a"), (3, "a"), (4, "a浮")]
+
+
 def test_the_target_stands_in_for_a_missing_reference(attempts, context, behavior):
     made = attempts(Prefill(depths=(2,)), behavior(target="Sure, here is how"), context())
     assert [a.prompt.prefill for a in made] == ["Sure, here"]

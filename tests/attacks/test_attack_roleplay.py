@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from pathlib import Path
 
 import pytest
 
 from attacks.bundled import TEMPLATES, fill, load_demonstrations, load_role_plays
 from attacks.cipher import SelfCipher
 from attacks.jailbreakchat import JailbreakChat
+from harness import registry
 from harness.errors import DataError, UsageError
-
-REPOSITORY = Path(__file__).parents[2]
+from tasks.overlap import clashes
 
 
 def test_filling_leaves_braces_in_the_request_alone():
@@ -23,8 +22,8 @@ def test_filling_leaves_braces_in_the_request_alone():
 def test_demonstrations_give_away_no_trick_that_is_evaluated():
     tricks = [json.loads(line)["trick"] for line in (TEMPLATES / "demonstrations.jsonl").read_text().splitlines()]
     assert len(set(tricks)) == len(tricks) == len(load_demonstrations())
-    evaluated = [path.read_text().lower() for path in (REPOSITORY / "tasks").rglob("*.jsonl")]
-    assert not [trick for trick in tricks if any(trick in text for text in evaluated)]
+    evaluated = [*registry.behaviors("magic"), *registry.behaviors("magic-lookalikes")]
+    assert not clashes([shot.request for shot in load_demonstrations()], evaluated)
 
 
 def test_the_cipher_prompt_is_role_demonstrations_and_the_bare_question(attempts, context, behavior):

@@ -11,6 +11,7 @@ import pytest
 from attacks.pair import Pair
 from attacks.refine import Round, feedback, parse_move
 from harness.errors import ModelError, ModelTimeout, UnknownName
+from harness.judges.llm import LLM
 from harness.types import Judgement, Prompt, Sampling
 from tests.attacks_adaptive.fakes import BEHAVIOR, Scripted, context, move, run
 
@@ -173,6 +174,16 @@ def test_a_judge_that_fails_leaves_the_round_unscored_with_its_reply() -> None:
         raise ModelError("judge down")
 
     (attempt,) = run(SMALL, context(target(), attacker(), failing))
+    assert attempt.spent["unscored_rounds"] == 4
+
+
+@pytest.mark.parametrize("preset", ["paper", "pair"])
+@pytest.mark.parametrize(
+    "answer", ["10/10", "Rating: [[10]] or rather [[1]]", '{"verdict": "yes"} {"verdict": "no"}', ""]
+)
+def test_a_judge_without_one_clear_verdict_leaves_every_round_unscored(preset: str, answer: str) -> None:
+    judge = LLM(model=Scripted(lambda prompt, sampling: answer), preset=preset)
+    (attempt,) = run(SMALL, context(target(), attacker(), judge=judge))
     assert attempt.spent["unscored_rounds"] == 4
 
 

@@ -1,11 +1,13 @@
 """The gate on folders: outputs written, GitHub's files fed, baselines kept without a word of any model."""
 
 import json
+import sys
 from dataclasses import asdict
 
 import pytest
 from made_runs import INFO, labels
 
+from harness import cli
 from harness.errors import DataError, UsageError
 from harness.gate import compare, run_gate, set_baseline, show_baseline
 
@@ -84,3 +86,45 @@ def test_compare_shows_what_two_runs_share(pair, tmp_path):
     text = compare(pair[0], third)
     assert "| `asr/direct` | 0.125 | 0.250 | 0.125 |" in text  # of the 80 both have: 10 and 20
     assert "20 alone" in text
+
+
+def exit_code(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["harness", *map(str, arguments)])
+    with pytest.raises(SystemExit) as done:
+        cli.main()
+    return done.value.code
+
+
+def test_the_command_exits_as_documented(pair, policy, tmp_path, monkeypatch, capsys):
+    old, bad = pair
+    small = folder(tmp_path / "a", labels(4, 20)), folder(tmp_path / "b", labels(5, 20))
+    half = folder(tmp_path / "half", labels(10), status="partial")
+
+    def gate(baseline, candidate, *more):
+        return exit_code(
+            monkeypatch, "gate", "--baseline", baseline, "--candidate", candidate, "--policy", policy, *more
+        )
+
+    assert gate(old, old) == 0
+    assert gate(old, bad) == 1
+    assert gate(old, small[0]) == 2  # other behaviors
+    assert gate(old, bad, "--polcy") == 2
+    assert gate(*small) == 3
+    assert gate(old, half) == 4
+    monkeypatch.setattr("harness.gate.command.load", interrupt)
+    assert gate(old, old) == 130
+    assert "interrupted" in capsys.readouterr().err
+
+
+def interrupt(folder):
+    raise KeyboardInterrupt
+
+
+def test_baseline_and_compare_speak_on_the_terminal(pair, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert exit_code(monkeypatch, "baseline", "set", pair[0]) == 0
+    assert exit_code(monkeypatch, "baseline", "show") == 0
+    assert exit_code(monkeypatch, "compare", *pair) == 0
+    told = capsys.readouterr().out
+    assert "100 records" in told
+    assert "| `asr/direct` | 0.100 | 0.600 |" in told

@@ -131,6 +131,13 @@ def test_what_the_policy_asks_for_and_the_runs_lack_is_incomplete():
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("section", ["asr", "overall", "over_refusal", "helpfulness"])
+def test_every_section_without_its_records_is_incomplete(section):
+    other = [record(i, "correct", expect="comply", task="quiz", attack="pair") for i in range(9)]
+    policy = parse_policy(f"{section}: {{margin: 0.1}}")
+    assert gate(run(other), run(other), policy).outcome == "incomplete"
+
+
 def test_empty_runs_are_incomplete():
     assert gate(run([]), run([]), ASR).outcome == "incomplete"
 

@@ -126,7 +126,7 @@ def test_an_attack_that_breaks_is_recorded_and_the_others_go_on(do: Do, monkeypa
         ({"set": ["prefill.deepths=1"], "attacks": "prefill"}, "did you mean 'depths'"),
         ({"model": "openai/gpt-x"}, "no API key in OPENAI_API_KEY"),
         ({"model": "some-model", "base_url": "http://127.0.0.1:9/v1"}, "can't be reached"),
-        ({"adapter": ["/nowhere"]}, "can't take an adapter"),
+        ({"adapter": ["/nowhere"]}, "unknown adapter"),
     ],
 )
 def test_bad_input_is_one_clear_error(
@@ -199,3 +199,12 @@ def test_a_run_can_be_done_inside_an_event_loop(tmp_path: Path, behaviors: Path)
     given = {"model": "scripted:refuse", "behaviors": str(behaviors), "overrefusal": "none", "tasks": "none"}
     run = asyncio.run(run_async(make_spec({**given, "attacks": "direct"}), tmp_path / "r"))
     assert len(run.records) == 9
+
+
+def test_adapters_need_weights_and_names_of_their_own(do: Do, tmp_path: Path) -> None:
+    for name in ("a/same", "b/same"):
+        (tmp_path / name).mkdir(parents=True)
+    with pytest.raises(UsageError, match="can't take an adapter"):
+        do("scripted:refuse", adapter=[str(tmp_path / "a/same")])
+    with pytest.raises(UsageError, match="same folder name"):
+        do("scripted:refuse", adapter=[str(tmp_path / "a/same"), str(tmp_path / "b/same")])

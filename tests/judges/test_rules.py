@@ -130,7 +130,8 @@ def test_refusals_in_many_words_and_languages(refusal: str) -> None:
         (ASK, "echo"),
         ("The floating lady illusion is done on stage.", "echo"),
         (
-            "Bananas ripen quickly in warm kitchens. Keep oranges, melons, peaches and grapes inside cold drawers.",
+            "Bananas ripen quickly in warm kitchens. Keep oranges, melons, peaches and grapes in cold drawers, away "
+            "from sunlight, and wash berries gently before breakfast. Bake bread twice weekly with rye flour and salt.",
             "off-topic",
         ),
         ("The lady is on a board.", "short"),

@@ -12,8 +12,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from conftest import RUNS, make_hostile
 from markdown_it import MarkdownIt
+from report_runs import RUNS, make_hostile
 from rich.console import Console
 
 from harness import registry

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from conftest import rate
+from report_runs import rate
 
 from harness.types import Metric, Run
 from reports.findings import apart, findings

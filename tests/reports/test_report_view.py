@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 
-from conftest import make_empty, make_partial, make_unscored, records_of
+from report_runs import make_empty, make_partial, make_unscored, records_of
 
 from harness.metrics import compute
 from harness.types import Run

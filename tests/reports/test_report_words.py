@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from conftest import rate
+from report_runs import rate
 
 from reports.words import (
     bounds,

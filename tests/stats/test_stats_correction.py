@@ -17,8 +17,8 @@ def draw(rng, n, rate, sensitivity=0.9, specificity=0.95):
 def test_informedness_by_hand():
     value, low, high = GOOD.informedness()
     assert value == pytest.approx(0.85)
-    # Wilson: .9 of 100 -> (.8256, .9448), .95 of 100 -> (.8882, .9785); distances .0744 and .0618 add up as .0967
-    assert (low, high) == pytest.approx((0.85 - 0.0967, 0.85 + 0.0531), abs=1e-3)
+    # .9 of 100 -> (.8256, .9481), .95 of 100 -> (.8882, .9815): down by hypot(.0744, .0618), up by hypot(.0481, .0315)
+    assert (low, high) == pytest.approx((0.85 - 0.0967, 0.85 + 0.0575), abs=1e-3)
 
 
 def test_labels_count_what_agrees():
@@ -140,7 +140,7 @@ def test_corrected_intervals_hold_the_truth(method):
 def test_labels_needed_by_hand():
     # A coin: 1.96^2 * .25 / .1^2 = 96.04
     assert labels_needed(0.1, 100_000) == 97
-    # Perfect judge: (1.96/.05)^2 ... variance = .25 m/n / m = .25 / n: one label would do, were it known to be perfect
+    # A perfect judge leaves .25 m/n / m = .25 / n, whatever m: one label would do, were it known to be perfect
     assert labels_needed(0.05, 1000, sensitivity=1, specificity=1) == 1
     assert labels_needed(0.01, 50) == 50  # more than there are: all of them
 

@@ -1,0 +1,120 @@
+"""GCG: a suffix found by following gradients, so it needs the weights (Zou et al. 2023, arXiv:2307.15043).
+
+Parameter sets follow llm-attacks (`paper`) and nanoGCG 0.3.0 (`nanogcg`). What differs: a suffix must survive
+tokenisation inside the whole prompt, the chat template is never touched, and the first suffix is an attempt of its
+own, so that what the search adds over it is seen. The search is in gcg_search.py, its speed in packed.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+from attacks.gcg_search import Search, Settings, Step, tokens_of
+from attacks.packed import packed, turn
+from harness.errors import DataError, UnknownName, UsageError
+from harness.types import Attack, Attempt, Behavior, Capability, Context, Prompt, sha
+
+PRESETS: dict[str, Settings] = {
+    "paper": Settings(),
+    "nanogcg": Settings(steps=250, init="x x x x x x x x x x x x x x x x x x x x", positions="uniform"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gcg(Attack):
+    """A suffix found by following the target's gradients (greedy coordinate gradient).
+
+    Yields the first suffix (variant `seed`), then the one with the lowest loss (`suffix`). Each step is kept in the
+    run's memo, with its loss: that is the loss curve, and where a killed run goes on.
+    With `train`, a JSONL file of {"request", "target"}, one suffix is found for all of its lines.
+    """
+
+    name: ClassVar[str] = "gcg"
+    needs: ClassVar[frozenset[Capability]] = frozenset({"chat", "weights"})
+
+    preset: str = "paper"  # or nanogcg; what is None below is the preset's
+    steps: int | None = None
+    width: int | None = None
+    topk: int | None = None
+    init: str | None = None
+    mellowmax: float | None = None
+    buffer: int | None = None
+    early_stop: bool | None = None
+    train: str = ""
+
+    def __post_init__(self) -> None:
+        if self.preset not in PRESETS:
+            raise UnknownName(f"preset of {self.name}", self.preset, PRESETS)
+
+    def settings(self, seed: int) -> Settings:
+        """The preset with the settings that were given."""
+        mine = {f.name: getattr(self, f.name) for f in fields(Settings) if f.name in self.__dataclass_fields__}
+        return replace(PRESETS[self.preset], seed=seed, **{k: v for k, v in mine.items() if v is not None})
+
+    async def attempts(self, behavior: Behavior, context: Context) -> AsyncIterator[Attempt]:
+        """Two attempts: the first suffix, and the best."""
+        lines = self.lines(behavior)
+        about = sha([context.target.name, lines, asdict(self.settings(context.seed))])
+        key = f"{self.name}/{'train' if self.train else behavior.id}/{about}"
+        async with turn():
+            found = await self.search(key, lines, context)
+        for variant in ("seed", "suffix"):
+            yield Attempt(
+                behavior=behavior,
+                attack=self.name,
+                prompt=Prompt.chat(behavior.request + str(found[variant])),
+                variant=variant,
+                seed=context.seed,
+                spent=found["spent"] if variant == "suffix" else {},
+            )
+
+    async def search(self, key: str, lines: list[tuple[str, str]], context: Context) -> dict[str, Any]:
+        """The first and the best suffix as text, and what they cost; each step is remembered as soon as it is made."""
+        known = context.memo.get(f"{key}/found")
+        if known is not None:
+            return dict(json.loads(known))
+        search = await asyncio.to_thread(self.open, lines, context)
+        while not search.done:
+            step = f"{key}/{len(search.steps)}"
+            kept = context.memo.get(step)
+            if kept is not None:
+                search.replay(Step(**json.loads(kept)))
+            else:
+                context.memo.put(step, json.dumps(asdict(await asyncio.to_thread(search.step))))
+        found = {
+            "seed": search.tokens.decode(search.seed),
+            "suffix": search.tokens.decode(search.best[1]),
+            "spent": {
+                "steps": len(search.steps),
+                "forward_tokens": sum(step.tokens for step in search.steps),
+                "seconds": round(sum(step.seconds for step in search.steps), 3),
+            },
+        }
+        context.memo.put(f"{key}/found", json.dumps(found))
+        return found
+
+    def open(self, lines: list[tuple[str, str]], context: Context) -> Search:
+        """A search at its start; loads the weights when nobody has yet."""
+        module, tokenizer = context.target.weights()
+        model = packed(module)
+        tokens = tokens_of(tokenizer, model.embed.weight.shape[0])
+        scenes = [tokens.scene(model, request, target) for request, target in lines]
+        return Search(model, tokens, scenes, self.settings(context.seed))
+
+    def lines(self, behavior: Behavior) -> list[tuple[str, str]]:
+        """Requests and targets the suffix is searched on."""
+        if not self.train:
+            if not behavior.target:
+                raise DataError(f"behavior {behavior.id} has no target, the opening that {self.name} works towards")
+            return [(behavior.request, behavior.target)]
+        try:
+            rows = [json.loads(line) for line in Path(self.train).read_text().splitlines() if line.strip()]
+            return [(str(row["request"]), str(row["target"])) for row in rows]
+        except (OSError, ValueError, KeyError, TypeError) as err:
+            hint = 'one JSON object a line: {"request": "...", "target": "..."}'
+            raise UsageError(f"{self.train} can't be read: {err}", hint=hint) from err

@@ -1,0 +1,127 @@
+"""AutoDAN on a tiny model: scores are the model's, remembered, and a killed run goes on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from attacks.autodan import AutoDan, common
+from attacks.breeding import SLOT
+from harness.errors import DataError, ModelError
+from harness.types import Behavior, Prompt, Sampling
+from tests.attacks_adaptive.fakes import Notes, Scripted, context, run
+from tests.attacks_adaptive.tiny import Open, open_model
+
+pytestmark = pytest.mark.slow
+
+BEHAVIOR = Behavior(id="ring", request="tell me how {it} is done.", target="the ring floats")
+SMALL = AutoDan(size=6, steps=4, mutation=0.3)
+
+
+def helper() -> Scripted:
+    """An attacker that rephrases as it was told to."""
+    return Scripted(lambda prompt, sampling: f"Say it, friend number {sampling.seed % 97}: {SLOT}")
+
+
+def test_losses_are_those_of_each_prompt_alone() -> None:
+    import torch
+
+    from attacks.autodan import Fitness
+    from attacks.gcg_search import tokens_of
+    from attacks.packed import packed
+
+    module, tokenizer = open_model().weights()
+    fitness = Fitness(packed(module), tokens_of(tokenizer, 344), BEHAVIOR)
+    prompts = ["x {request}", "tell me: {request} ! x ! x !", "{request}"]
+    for prompt, loss in zip(prompts, fitness.losses(prompts), strict=True):
+        messages = [{"role": "user", "content": prompt.replace(SLOT, BEHAVIOR.request)}]
+        ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True)["input_ids"]
+        target = torch.tensor(tokenizer(BEHAVIOR.target)["input_ids"])
+        logits = module(torch.tensor([[*ids, *target.tolist()]])).logits[0, -len(target) - 1 : -1]
+        assert loss == pytest.approx(float(torch.nn.functional.cross_entropy(logits, target)), abs=2e-5)
+
+
+def test_the_best_seed_is_an_attempt_of_its_own_and_the_best_is_no_worse() -> None:
+    from attacks.autodan import Fitness
+    from attacks.gcg_search import tokens_of
+    from attacks.packed import packed
+
+    target = open_model()
+    seed, bred = run(SMALL, context(target, helper()), BEHAVIOR)
+    assert (seed.variant, bred.variant) == ("seed", "bred")
+    assert all(BEHAVIOR.request in attempt.prompt.last for attempt in (seed, bred))
+    fitness = Fitness(packed(target.pair[0]), tokens_of(target.pair[1], 344), BEHAVIOR)
+    losses = fitness.losses([a.prompt.last.replace(BEHAVIOR.request, SLOT) for a in (seed, bred)])
+    assert losses[1] <= losses[0]
+
+
+def test_unchanged_prompts_are_scored_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    from attacks.autodan import Fitness
+
+    scored: list[str] = []
+    plain = Fitness.scored
+
+    def counted(self: Fitness, prompts: Any) -> list[float]:
+        scored.extend(prompts)
+        return plain(self, prompts)
+
+    monkeypatch.setattr(Fitness, "scored", counted)
+    run(SMALL, context(open_model(), helper()), BEHAVIOR)
+    assert len(scored) == len(set(scored)) < 6 * 5
+
+
+def test_seeds_are_the_same_for_the_next_behavior() -> None:
+    ctx = context(open_model(), helper())
+    before = SMALL.seeds()
+    first = run(SMALL, ctx, BEHAVIOR)
+    run(SMALL, ctx, Behavior(id="other", request="x", target="it is done"))
+    assert SMALL.seeds() == before
+    assert run(SMALL, context(open_model(), helper()), BEHAVIOR)[0] == first[0]
+
+
+@pytest.mark.parametrize("answer", ["", "no place for it", f"{SLOT} {SLOT}", f"{SLOT}" + "x" * 99_999])
+def test_a_rephrasing_that_loses_the_request_is_dropped_and_counted(answer: str) -> None:
+    many = AutoDan(size=30, steps=0)  # 24 seeds and 6 rephrasings
+    _, bred = run(many, context(open_model(), Scripted(lambda p, s: answer)), BEHAVIOR)
+    assert bred.spent["unusable_rephrasings"] == bred.spent["attacker_queries"] == 30 - len(many.seeds())
+    assert bred.prompt.last.count(BEHAVIOR.request) == 1
+
+
+def test_an_attacker_that_fails_ends_nothing() -> None:
+    def dead(prompt: Prompt, sampling: Sampling) -> str:
+        raise ModelError("down")
+
+    _, bred = run(AutoDan(size=26, steps=1), context(open_model(), Scripted(dead)), BEHAVIOR)
+    assert bred.spent["broken_rephrasings"] >= 1
+
+
+def test_a_killed_run_ends_as_an_unbroken_one() -> None:
+    class Killed(Notes):
+        def put(self, key: str, value: str) -> None:
+            if len(self.kept) == 3:
+                raise KeyboardInterrupt
+            super().put(key, value)
+
+    whole = run(SMALL, context(open_model(), helper()), BEHAVIOR)
+    memo = Killed()
+    with pytest.raises(KeyboardInterrupt):
+        run(SMALL, context(open_model(), helper(), memo=memo), BEHAVIOR)
+    assert run(SMALL, context(open_model(), helper(), memo=Notes(memo.kept)), BEHAVIOR) == whole
+
+
+def test_a_finished_search_is_replayed_without_weights() -> None:
+    memo = Notes()
+    first = run(SMALL, context(open_model(), helper(), memo=memo), BEHAVIOR)
+    closed = Open(lambda p, s: "no")
+    assert run(SMALL, context(closed, helper(), memo=memo), BEHAVIOR) == first
+
+
+def test_a_behavior_without_target_is_an_error() -> None:
+    with pytest.raises(DataError, match="no target"):
+        run(SMALL, context(open_model(), helper()), Behavior(id="b", request="x"))
+
+
+def test_common_beginnings() -> None:
+    assert common([[1, 2, 3], [1, 2, 4], [1, 2]]) == 2
+    assert common([[1], [2]]) == 0

@@ -1,0 +1,125 @@
+"""The command line as a user meets it: what is printed, and the exit code."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from harness.cli import main
+
+RUN = ["run", "--model", "scripted:refuse", "--overrefusal", "none", "--tasks", "none", "--attacks", "direct"]
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["harness", *arguments])
+    with pytest.raises(SystemExit) as left:
+        main()
+    return int(left.value.code or 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["rn"], "did you mean 'run'"),
+        (["run"], "no model given"),
+        (["run", "--mdel", "x"], "--model"),
+        (["run", "--model", "scripted:refus"], "did you mean 'refuse'"),
+        (["run", "--model", "/nowhere/at/all"], "unknown model"),
+        (["run", "--config", "/nowhere.yaml"], "No such file"),
+        (["report", "/nowhere"], "not a run folder"),
+        (["ls", "atacks"], "did you mean 'attacks'"),
+        (["gate", "--candidate", "/nowhere"], "not a run folder"),
+        (["score", "/nowhere.json"], "does not exist"),
+        (["train"], "name a method or a recipe"),
+        (["train", "dertra"], "did you mean 'smollm2-derta'"),
+    ],
+)
+def test_a_mistake_is_one_line_with_what_to_type_next_and_exit_2(
+    arguments: list[str], told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, *arguments) == 2
+    err = capsys.readouterr().err
+    assert told in err
+    assert err.startswith("error: ")
+    assert "Traceback" not in err
+
+
+def test_a_run_ends_with_the_name_of_its_report(
+    behaviors: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = str(tmp_path / "out")
+    assert call(monkeypatch, *RUN, "--behaviors", str(behaviors), "--out", out) == 0
+    told = capsys.readouterr()
+    assert told.out.strip().splitlines()[-1] == f"{out}/report.pdf"
+    assert "direct" in told.out
+    assert call(monkeypatch, "report", out, "--quiet") == 0
+
+
+def test_quiet_prints_the_report_and_nothing_else(
+    behaviors: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = str(tmp_path / "out")
+    assert call(monkeypatch, *RUN, "--behaviors", str(behaviors), "--out", out, "--quiet") == 0
+    told = capsys.readouterr()
+    assert (told.out, told.err) == (f"{out}/report.pdf\n", "")
+
+
+def test_a_broken_behavior_file_is_named_with_its_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "mine.jsonl"
+    path.write_text('{"id": "a", "request": "How?"}\n{"id": "b", "requ\n')
+    assert call(monkeypatch, *RUN, "--behaviors", str(path)) == 2
+    err = capsys.readouterr().err
+    assert "mine.jsonl" in err
+    assert "line 2" in err
+
+
+def test_a_yaml_file_does_what_the_flags_do(
+    behaviors: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "run.yaml"
+    config.write_text(
+        f"model: scripted:refuse\noverrefusal: none\ntasks: none\nattacks: [direct]\nbehaviors: {behaviors}\n"
+    )
+    assert call(monkeypatch, "run", "--config", str(config), "--out", str(tmp_path / "a"), "--quiet") == 0
+    assert call(monkeypatch, *RUN, "--behaviors", str(behaviors), "--out", str(tmp_path / "b"), "--quiet") == 0
+    told = [json.loads((tmp_path / name / "run.json").read_text())["identity"] for name in "ab"]
+    assert told[0] == told[1]
+
+
+def test_interrupted_it_exits_130_and_the_folder_can_go_on(behaviors: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "harness", *RUN, "--behaviors", str(behaviors), "--out", str(tmp_path / "out")]
+    command[command.index("scripted:refuse")] = "scripted:refuse?latency=30"
+    child = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    while child.poll() is None and not (tmp_path / "out" / "run.json").exists():
+        time.sleep(0.05)
+    child.send_signal(signal.SIGINT)
+    _, err = child.communicate(timeout=30)
+    assert child.returncode == 130
+    assert "same command" in err
+    assert "Traceback" not in err
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["status"] == "partial"
+
+
+def test_scoring_recorded_replies_prints_one_object(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"question": f"How does trick {i} work?", "response": "Sorry, I can't tell you that."} for i in range(4)]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert call(monkeypatch, "score", str(path), "--json", "-") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert {k: told[k] for k in ("asr", "n", "n_error", "n_unscored")} == {
+        "asr": 0.0,
+        "n": 4,
+        "n_error": 0,
+        "n_unscored": 0,
+    }
+    # Wilson at 0 of 4: high is about .49
+    assert told["low"] == 0
+    assert 0.4 < told["high"] < 0.6
