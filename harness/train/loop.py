@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ from harness.train.objective import Sums, Whole, batch_loss, reference_logprobs,
 from harness.train.pack import micro_batches
 from harness.train.recipe import Recipe
 from harness.train.rows import Item, rows_of
+
+MEMORY = "can't allocate memory"  # what torch says on the CPU
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,27 +144,22 @@ def stop_if_bad(team: Team, bad: list[str], number: int, recipe: Recipe) -> None
         where = f" in rows {', '.join(dict.fromkeys(bad))}" if bad else " on another process"
         raise UsageError(
             f"step {number}: the loss is not a finite number{where}; the last good checkpoint is kept",
-            hint=f"lower lr (now {recipe.lr:g}), or look at these rows; the same command goes on from the checkpoint",
+            hint=f"look at these rows, or start over in another folder with a lower lr (now {recipe.lr:g})",
         )
 
 
-class memory_advice:  # noqa: N801  (reads as a statement: with memory_advice(recipe))
-    """Turns an out-of-memory error into the settings to lower."""
-
-    def __init__(self, recipe: Recipe) -> None:
-        self.recipe = recipe
-
-    def __enter__(self) -> None:
-        """Nothing to set up."""
-
-    def __exit__(self, kind: type[BaseException] | None, err: BaseException | None, _: object) -> None:
-        """Raises UsageError for what torch raises when memory runs out, on a GPU or on the CPU."""
-        if isinstance(err, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(err):
-            r = self.recipe
-            first = f"lower micro_tokens (now {r.micro_tokens})"
-            then = [] if r.checkpointing else ["set checkpointing: true"]
-            more = [*then, f"lower block (now {r.block})", *(["tune: lora"] if r.tune == "full" else ["shard: true"])]
-            raise UsageError("a batch does not fit in memory", hint=f"{first}, or {', or '.join(more)}") from err
+@contextmanager
+def memory_advice(recipe: Recipe) -> Iterator[None]:
+    """Turns an out-of-memory error, of a GPU or of the CPU, into a UsageError with the settings to lower."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as err:
+        if isinstance(err, RuntimeError) and not isinstance(err, torch.OutOfMemoryError) and MEMORY not in str(err):
+            raise
+        more = [] if recipe.checkpointing else ["set checkpointing: true"]
+        more += [f"lower block (now {recipe.block})", "tune: lora" if recipe.tune == "full" else "shard: true"]
+        hint = f"lower micro_tokens (now {recipe.micro_tokens}), or {', or '.join(more)}"
+        raise UsageError("a batch does not fit in memory", hint=hint) from err
 
 
 def show(progress: Any, log: Sequence[Step]) -> None:

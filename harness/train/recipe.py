@@ -101,6 +101,11 @@ def names() -> list[str]:
     return sorted(path.stem for path in HOME.glob("*.yaml"))
 
 
+def summary(name: str) -> str:
+    """What a bundled recipe is for: the comment under its launch command."""
+    return (HOME / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[1].lstrip("# ")
+
+
 def find(name: str) -> Recipe:
     """A bundled recipe by name, or the one in a YAML file. Raises UnknownName or DataError."""
     path = Path(name) if name.endswith((".yaml", ".yml")) else HOME / f"{name}.yaml"

@@ -148,7 +148,7 @@ def test_a_loss_that_is_no_number_stops_and_names_step_and_rows(
     monkeypatch.setattr(model.Loaded, "score", broken)
     with pytest.raises(UsageError, match=r"step \d+: the loss is not a finite number in rows [th]\d") as caught:
         train(recipe, tmp_path / "out")
-    assert "lower lr" in caught.value.hint
+    assert "a lower lr" in caught.value.hint
     assert (tmp_path / "out" / state.FILE).exists()
     assert not (tmp_path / "out" / "manifest.json").exists()
 

@@ -34,6 +34,7 @@ def test_every_bundled_recipe_loads_and_opens_with_its_launch_command() -> None:
         first = (recipes.HOME / f"{name}.yaml").read_text().splitlines()[0]
         assert first.startswith("# ")
         assert f"harness train --recipe {name}" in first
+        assert len(recipes.summary(name)) > 20
 
 
 def test_the_official_numbers_stand_in_the_official_recipes() -> None:
