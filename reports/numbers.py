@@ -63,7 +63,8 @@ class Numbers:
 
     def _named(self, key: str) -> list[str]:
         measured = [str(m.group[key]) for m in self.run.metrics if key in m.group]
-        return [*measured, *(str(getattr(record, key)) for record in self.run.records)]
+        recorded = (str(getattr(record, key)) for record in self.run.records)
+        return [*measured, *filter(None, recorded)]  # an item of a task was asked by no attack
 
 
 def part(info: Mapping[str, Any], key: str) -> Mapping[str, Any]:
