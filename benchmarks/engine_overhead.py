@@ -29,7 +29,7 @@ from harness.models.vllm import Engine, Vllm, sampling_params
 from harness.plan import Plan, make_plan
 from harness.registry import make
 from harness.store import Store
-from harness.types import Behavior, Model
+from harness.types import Behavior, Model, Prompt
 
 
 def verdict(name: str, value: float, bound: float, *, at_most: bool) -> None:
@@ -39,22 +39,20 @@ def verdict(name: str, value: float, bound: float, *, at_most: bool) -> None:
 
 
 def questions(n: int, round_: int) -> tuple[Behavior, ...]:
-    """`n` short requests that no earlier round has asked, so that no prefix beyond the template is cached."""
+    """`n` short raw prompts that no earlier round has asked, so that no prefix is cached."""
     return tuple(
-        Behavior(id=f"{round_}-{i}", task="t", request=f"Tell me a story about number {round_ * 10_000 + i}.")
+        Behavior(id=f"{round_}-{i}", task="t", request="Tell a story.", opening=f"Story {round_ * 10_000 + i}:")
         for i in range(n)
     )
 
 
 def bare(engine: Engine, model: Vllm, behaviors: tuple[Behavior, ...], spec: RunSpec) -> float:
     """Output tokens/s of vLLM alone: add everything, step until done. The serving thread sleeps meanwhile."""
-    from harness.types import Prompt
-
     vllm: Any = engine._engine
     params = sampling_params(spec.sampling(0))
     began, tokens = time.perf_counter(), 0
     for behavior in behaviors:
-        ids = model.tokens.ids(Prompt.chat(behavior.request))
+        ids = model.tokens.ids(Prompt(text=behavior.opening))
         vllm.add_request(f"bare-{behavior.id}", {"prompt_token_ids": ids}, params)
     while vllm.has_unfinished_requests():
         tokens += sum(len(output.outputs[0].token_ids) for output in vllm.step() if output.finished)
@@ -63,7 +61,7 @@ def bare(engine: Engine, model: Vllm, behaviors: tuple[Behavior, ...], spec: Run
 
 async def ours(model: Model, behaviors: tuple[Behavior, ...], spec: RunSpec) -> float:
     """Output tokens/s of the generation phase of a run."""
-    plan = Plan(attacks=(make("attack", "direct"),), refuse=behaviors, comply=(), tasks={}, seeds=(0,))
+    plan = Plan(attacks=(make("attack", "completion"),), refuse=behaviors, comply=(), tasks={}, seeds=(0,))
     with tempfile.TemporaryDirectory() as folder, Store(Path(folder)) as store:
         work = Work(spec, plan, store, [model], model, model)
         began = time.perf_counter()
