@@ -13,6 +13,7 @@ import click
 
 from harness import __version__, progress
 from harness.commands.gate import baseline, compare, gate
+from harness.commands.judge import judge
 from harness.commands.score import score
 from harness.commands.train import train
 from harness.config import RunSpec, make_spec, read_yaml
@@ -171,5 +172,5 @@ def doctor() -> None:
     sys.exit(0 if healthy else 2)
 
 
-for command in (gate, compare, baseline, score, train):
+for command in (gate, compare, baseline, score, judge, train):
     cli.add_command(command)
