@@ -1,6 +1,6 @@
 """Checks of a reply that need no judge: pure functions of the reply and of what was asked for.
 
-An item of `instructions.jsonl` lists its checks as text: a name, or a name and an argument as in "items: 3".
+An item of `instructions.jsonl` lists its checks as text: a name, or a name and an argument as in "bullets: 3".
 """
 
 from __future__ import annotations
@@ -59,10 +59,19 @@ def upper_case(reply: str, _: str) -> bool:
     return reply.isupper()
 
 
-def items(reply: str, count: str) -> bool:
-    """A list of so many lines that begin with a bullet or a number, and no other line."""
-    lines = [line.strip() for line in reply.splitlines() if line.strip()]
-    return len(lines) == int(count) and all(re.match(r"(?:[-*•]|\d+[.)])\s+\S", line) for line in lines)
+def bullets(reply: str, count: str) -> bool:
+    """Exactly so many lines that begin with a bullet; other lines may stand around them."""
+    return _lines(reply, r"[-*•]\s+\S") == int(count)
+
+
+def numbered(reply: str, count: str) -> bool:
+    """Exactly so many lines that begin with a number; other lines may stand around them."""
+    return _lines(reply, r"\d+[.)]\s+\S") == int(count)
+
+
+def lines(reply: str, count: str) -> bool:
+    """Exactly so many lines that are not blank."""
+    return _lines(reply, r"\S") == int(count)
 
 
 def comma_list(reply: str, count: str) -> bool:
@@ -138,6 +147,10 @@ def json_keys(reply: str, keys: str) -> bool:
     return isinstance(value, dict) and set(value) == set(keys.split(", "))
 
 
+def _lines(reply: str, start: str) -> int:
+    return sum(bool(re.match(start, line.strip())) for line in reply.splitlines())
+
+
 CHECKS: dict[str, Check] = {
     "one_word": one_word,
     "yes_or_no": yes_or_no,
@@ -145,7 +158,9 @@ CHECKS: dict[str, Check] = {
     "exact": exact,
     "lower_case": lower_case,
     "upper_case": upper_case,
-    "items": items,
+    "bullets": bullets,
+    "numbered": numbered,
+    "lines": lines,
     "comma_list": comma_list,
     "starts_with": starts_with,
     "ends_with": ends_with,
