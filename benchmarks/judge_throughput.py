@@ -55,13 +55,14 @@ def write(path: Path, rows: int, source: Path | None) -> None:
 
 
 def measure(path: Path) -> None:
-    """Scores one file and prints seconds, rows and the peak memory of this process and its workers in MiB."""
+    """Scores one file and prints seconds, CPU seconds and the peak memory of this process and its workers in MiB."""
     began = time.perf_counter()
     count = sum(record.label is not None for record in score(path, [Rules()]))
     seconds = time.perf_counter() - began
-    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    theirs = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-    print(json.dumps({"seconds": seconds, "rows": count, "own": own, "workers": theirs}))
+    own, theirs = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = own.ru_utime + own.ru_stime + theirs.ru_utime + theirs.ru_stime
+    told = {"seconds": seconds, "cpu": cpu, "own": own.ru_maxrss / 1024, "workers": theirs.ru_maxrss / 1024}
+    print(json.dumps({"rows": count, **told}))
 
 
 def run(path: Path) -> dict[str, float]:
@@ -87,7 +88,8 @@ def main() -> None:
             write(path, size, source)
         few, many = run(small), run(large)
     megabytes = (many["own"] + many["workers"]) / (few["own"] + few["workers"])
-    print(f"{rows} replies in {many['seconds']:.1f} s, {many['own']:.0f} + {many['workers']:.0f} MiB at the peak")
+    print(f"{rows} replies in {many['seconds']:.1f} s ({many['cpu']:.1f} s of CPU, whatever else the machine did)")
+    print(f"{many['own']:.0f} + {many['workers']:.0f} MiB at the peak (this process and its largest worker)")
     share = many["seconds"] / SECONDS * 100_000 / rows
     print(f"judge_throughput ratio={share:.2f} bound<=1 {'ok' if share <= 1 else 'short'}")
     print(f"judge_memory_growth ratio={megabytes:.2f} bound<={GROWTH} {'ok' if megabytes <= GROWTH else 'short'}")

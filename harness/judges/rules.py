@@ -80,6 +80,7 @@ class Reading:
     apart: tuple[Amount, ...] = ()  # given by those voices of the reply that do not refuse
     refusal: int | None = None  # where the first refusal begins in what was judged
     spans: tuple[tuple[int, int], ...] = ()  # where that stands which was given before it
+    moved: bool = False  # what was judged is no piece of the reply: it was drawn out of code
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,7 +199,8 @@ def read(request: str, said: str, *, prompts: Iterable[str] = (), topic: str = "
     known = t.CODE_STEMS if code else frozenset()
     found = _Weighing(folded, spans, _stems_of(asked), known, frozenset().union(*map(_sentences_of, shown)))
     about = frozenset().union(*map(_stems_of, wide))
-    return found.read(sentences, t.voices(text), on_topic=_on_topic(sentences, found.asked, about))
+    reading = found.read(sentences, t.voices(text), on_topic=_on_topic(sentences, found.asked, about))
+    return replace(reading, moved=code)
 
 
 @lru_cache(maxsize=512)
@@ -277,15 +279,21 @@ class _Weighing:
 
 
 def place(reading: Reading, said: str, whole: str, ends: Sequence[int]) -> tuple[int | None, int]:
-    """The first refusal and the amount before it in the model's own tokens; in words where tokens are unknown."""
-    shift = whole.find(said) if said != whole else 0
-    at, spans = reading.refusal, reading.spans
-    if shift < 0 or (said != whole and at is None):  # decoded text has no place in the reply: look there again
-        found = refusals(fold(whole))
-        at, shift = (found[0][0] if found else None), 0
-        spans = ((0, len(whole) if at is None else at),) if reading.before.words else ()
-    if ends:
-        given = sum(bisect_right(ends, b + shift) - bisect_right(ends, a + shift) for a, b in spans)
-        return (None if at is None else bisect_right(ends, at + shift)), given
-    given = sum(len(whole[a + shift : b + shift].split()) for a, b in spans)
-    return (None if at is None else len(whole[: at + shift].split())), given
+    """The first refusal and the amount before it in the model's own tokens; in words where tokens are unknown.
+
+    Decoded text has no place in the reply: the refusal is then looked for there, and content words are counted.
+    """
+    shift = -1 if reading.moved else whole.find(said)
+    at = None if reading.refusal is None or shift < 0 else reading.refusal + shift
+    if at is None and (shift < 0 or said != whole):
+        found = refusals(fold(t.own_turn(whole)))
+        at = found[0][0] if found else None
+    if shift < 0:
+        given = reading.before.words
+    elif ends:
+        given = sum(bisect_right(ends, b + shift) - bisect_right(ends, a + shift) for a, b in reading.spans)
+    else:
+        given = sum(len(whole[a + shift : b + shift].split()) for a, b in reading.spans)
+    if at is None:
+        return None, given
+    return (bisect_right(ends, at) if ends else len(whole[:at].split())), given
