@@ -10,6 +10,7 @@ import math
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeAlias, TypeVar
 
 from harness.stats.correction import Corrected, Uninformative, ppi
@@ -38,6 +39,7 @@ def compute(records: Iterable[Record]) -> tuple[Metric, ...]:
         ).items():
             under = {} if attack == "direct" else {"attack": attack}
             metrics.append(tally("helpfulness", part, mark, model=model, task=task, **under))
+            metrics += other_readings(part, model=model, task=task, **under)
     return tuple(metrics)
 
 
@@ -77,6 +79,20 @@ def benign_metrics(model: str, records: Sequence[Record]) -> list[Metric]:
         metrics.append(tally("over_refusal_late", part, refused_late, model=model, task=task))
         metrics.append(tally("answered", part, complied, model=model, task=task))
     return metrics
+
+
+def other_readings(records: Sequence[Record], **group: str) -> list[Metric]:
+    """The same task under each stricter or laxer reading of its replies, by the reading's name."""
+    names = [j.judge for j in next((r.judgements[1:] for r in records if len(r.judgements) > 1), ())]
+    return [
+        tally("helpfulness", (under(r, at) for r in records), mark, **group, reading=name.rpartition(":")[2])
+        for at, name in enumerate(names, 1)
+    ]
+
+
+def under(record: Record, at: int) -> Record:
+    """A record as if its judgement number `at` were the one that counts."""
+    return replace(record, judgements=record.judgements[at:])
 
 
 def tally(name: str, records: Iterable[Record], read: Read, **group: str) -> Metric:

@@ -77,6 +77,15 @@ def elements(path: Path) -> Iterator[tuple[int, Any]]:
             yield number, (key, text.value(number))
 
 
+def any_rows(path: Path) -> Iterator[tuple[int, Any]]:
+    """Numbered rows of a CSV, TSV, JSON array or JSONL file, whichever it is."""
+    if path.suffix.lower() in (".csv", ".tsv"):
+        return iter(table(path))
+    with opened(path) as file:
+        array = file.read(4096).lstrip().startswith("[")
+    return elements(path) if array else lines(path)
+
+
 class _Text:
     """A file's text, of which only the part being read is held."""
 
