@@ -42,7 +42,7 @@ def read_mmlu(path: Path, questions: Path | None) -> Iterator[Recorded]:
 
 def _read(path: Path, kind: Kind) -> Iterator[Recorded]:
     model, task = _MODEL.sub("", path.name), f"derta-{kind}"
-    for number, row in rows.any_rows(path):
+    for number, row in rows.every(path):
         where = f"{path} row {number}"
         if not isinstance(row, Mapping) or not isinstance(row.get("question"), str):
             raise DataError(f"{where} has no question")

@@ -124,13 +124,13 @@ def _tolerant(found: Iterator[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
 
 def _first_row(path: Path) -> Any:
     """The first row of a JSONL file or JSON array."""
-    return next(rows.any_rows(path), (0, None))[1]
+    return next(rows.every(path), (0, None))[1]
 
 
 def _rows(path: Path, questions: Path | None) -> Iterator[Recorded]:
     """Rows of a table, JSONL or JSON array, whatever its columns are called."""
     names: Columns | None = None
-    for number, row in rows.any_rows(path):
+    for number, row in rows.every(path):
         if not isinstance(row, Mapping):
             raise DataError(f"{path} row {number} is no object", hint=f"--format: {', '.join(FORMATS)}")
         names = names or Columns.of(row, f"{path} row {number}")

@@ -77,7 +77,7 @@ def elements(path: Path) -> Iterator[tuple[int, Any]]:
             yield number, (key, text.value(number))
 
 
-def any_rows(path: Path) -> Iterator[tuple[int, Any]]:
+def every(path: Path) -> Iterator[tuple[int, Any]]:
     """Numbered rows of a CSV, TSV, JSON array or JSONL file, whichever it is."""
     if path.suffix.lower() in (".csv", ".tsv"):
         return iter(table(path))
