@@ -77,6 +77,15 @@ def elements(path: Path) -> Iterator[tuple[int, Any]]:
             yield number, (key, text.value(number))
 
 
+def every(path: Path) -> Iterator[tuple[int, Any]]:
+    """Number and value of every row of a CSV, TSV, JSON array or JSONL file, told by its suffix and first character."""
+    if path.suffix.lower() in (".csv", ".tsv"):
+        return iter(table(path))
+    with opened(path) as file:
+        array = file.read(4096).lstrip().startswith("[")
+    return elements(path) if array else lines(path)
+
+
 class _Text:
     """A file's text, of which only the part being read is held."""
 
