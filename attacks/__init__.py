@@ -16,4 +16,9 @@ PLUGINS: dict[str, str] = {
     "gcg": "attacks.gcg:Gcg",
     "probe_sampling": "attacks.probe:ProbeSampling",
     "autodan": "attacks.autodan:AutoDan",
+    "recorded": "attacks.recorded:Recorded",
+    "derta_code": "attacks.derta:DertaCode",
+    "derta_jailbreakchat": "attacks.derta:DertaJailbreakChat",
+    "derta_cipher": "attacks.derta:DertaCipher",
+    "derta_completion": "attacks.derta:DertaCompletion",
 }

@@ -78,7 +78,7 @@ def elements(path: Path) -> Iterator[tuple[int, Any]]:
 
 
 def every(path: Path) -> Iterator[tuple[int, Any]]:
-    """Numbered rows of a CSV, TSV, JSON array or JSONL file, whichever it is."""
+    """Number and value of every row of a CSV, TSV, JSON array or JSONL file, told by its suffix and first character."""
     if path.suffix.lower() in (".csv", ".tsv"):
         return iter(table(path))
     with opened(path) as file:
