@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,6 +16,7 @@ from harness import progress
 from harness.config import RunSpec
 from harness.errors import ModelError, UnknownName, UsageError
 from harness.models.libraries import hush, silence
+from harness.plan import share
 from harness.types import Completion, Judgement, Message, Model, Prompt, Record, Sampling, sha
 
 T = TypeVar("T")
@@ -77,10 +79,14 @@ def evaluate(bridge: Any, tasks: list[Any], spec: RunSpec) -> dict[str, list[dic
     with silence():
         from lm_eval import simple_evaluate
 
+        wanted = {task.config.task: share(range(items(task, spec)), spec.part()) for task in tasks}
+        asked = [task for task in tasks if wanted[task.config.task]]  # lm-eval takes no items for all of them
+        if not asked:
+            return {}
         done = simple_evaluate(
             model=bridge,
-            tasks=tasks,
-            limit=spec.task_limit or None,
+            tasks=asked,
+            samples={name: list(chosen) for name, chosen in wanted.items()},
             apply_chat_template=True,
             bootstrap_iters=0,
             random_seed=spec.seed,
@@ -92,6 +98,11 @@ def evaluate(bridge: Any, tasks: list[Any], spec: RunSpec) -> dict[str, list[dic
     return samples
 
 
+def items(task: Any, spec: RunSpec) -> int:
+    """How many items of a task are asked."""
+    return min(len(task.eval_docs), spec.task_limit) if spec.task_limit else len(task.eval_docs)
+
+
 def preferred(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The rows of the one filter that counts."""
     filters = [row["filter"] for row in rows]
@@ -100,14 +111,13 @@ def preferred(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def record_of(row: dict[str, Any], task: str, part: str, model: str, bridge: Any, spec: RunSpec) -> Record:
-    """One item as a record; `score` is its mark from 0 to 1."""
+    """One item as a record, with one judgement a metric; `score` is its mark from 0 to 1."""
     asked = [bridge.answered.get(arguments_key(args)) for args in row["arguments"]]
     failed = next((a for a in asked if isinstance(a, ModelError)), None)
-    metric = row["metrics"][0]
-    score = float(row[metric])
-    judgement = Judgement(
-        judge=f"lm_eval:{metric}", label="correct" if score >= 0.5 else "wrong", score=score, reason=row["filter"]
-    )
+    marks = [name for name in row["metrics"] if isinstance(row[name], int | float)]  # others mark the whole set
+    if not marks:
+        raise UsageError(f"task {task} gives no mark to a single item", hint="leave it out of --tasks")
+    judgements = tuple(judged(name, float(row[name]), row["filter"]) for name in marks)
     replies = [a for a in asked if isinstance(a, Completion)]
     item = f"{part}:{row['doc_id']}" if part != task else str(row["doc_id"])
     return Record(
@@ -119,7 +129,7 @@ def record_of(row: dict[str, Any], task: str, part: str, model: str, bridge: Any
         category=part,
         attack="",
         seed=spec.seed,
-        judgements=() if failed else (judgement,),
+        judgements=() if failed else judgements,
         error=str(failed)[:200] if failed else None,
         queries=len(asked),
         finish=replies[0].finish if replies else None,
@@ -127,6 +137,15 @@ def record_of(row: dict[str, Any], task: str, part: str, model: str, bridge: Any
         tokens_out=sum(r.tokens_out for r in replies),
         prompt_sha=sha([str(args) for args in row["arguments"]]),
         reply_sha=sha("".join(r.text for r in replies)) if replies else "",
+    )
+
+
+def judged(metric: str, score: float, reason: str) -> Judgement:
+    """A mark of lm-eval as a judgement; NaN is how our own tasks say that there was nothing to mark."""
+    if math.isnan(score):
+        return Judgement(judge=f"lm_eval:{metric}", label="unscored", reason="empty")
+    return Judgement(
+        judge=f"lm_eval:{metric}", label="correct" if score >= 0.5 else "wrong", score=score, reason=reason
     )
 
 
