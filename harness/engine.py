@@ -55,7 +55,8 @@ async def run_async(spec: RunSpec, out: str | Path | None = None, *, fresh: bool
         stack.push_async_callback(close_all, helpers)
         store = stack.enter_context(Store(folder))
         work = Work(spec, plan, store, targets, attacker, judging, reference)
-        with Manifest.opened(folder, spec, plan, targets, work.judges) as manifest:
+        judges: list[Judge | Pairwise] = [*work.judges, *([work.comparer] if plan.pairs else [])]
+        with Manifest.opened(folder, spec, plan, targets, judges) as manifest:
             await work.attack()
             manifest.spent(work.usage(), work.seconds)
             await work.help()
@@ -118,6 +119,7 @@ class Work:
     reference: Model | None = None  # whose replies pairwise tasks compare with, where no file holds them
     models: list[Remembered] = field(init=False)
     judges: list[Judge] = field(init=False)
+    comparer: Pairwise = field(init=False)  # of pairwise tasks
     helper: Remembered = field(init=False)
     others: list[Remembered] = field(default_factory=list)  # attacker, judge and reference, each once
     seconds: dict[str, float] = field(default_factory=dict)
@@ -127,6 +129,7 @@ class Work:
         self.models = [Remembered(m, self.store) for m in self.targets]
         self.helper = self._wrap(self.attacker)
         self.judges = [make_judge(name, self.spec, self._wrap(self.judging)) for name in self.spec.judge]
+        self.comparer = Pairwise(model=self._wrap(self.judging), seed=self.spec.seed)
 
     def _wrap(self, model: Model) -> Remembered:
         known = next((m for m in [*self.models, *self.others] if m.model is model), None)
@@ -215,12 +218,11 @@ class Work:
         if self.plan.pairs:
             from harness import winrate
 
-            judge = Pairwise(model=self._wrap(self.judging), seed=self.spec.seed)
             other = None if self.reference is None else self._wrap(self.reference)
             for task, items in self.plan.pairs.items():
                 mine = share(items, self.plan.part)
                 for model in self.models:
-                    self._keep(await winrate.measure(model, task, mine, self.spec, judge, other))
+                    self._keep(await winrate.measure(model, task, mine, self.spec, self.comparer, other))
         self.seconds["helpfulness"] = time.monotonic() - began
 
     def _keep(self, records: Sequence[Record]) -> None:

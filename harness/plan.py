@@ -129,11 +129,11 @@ def make_plan(spec: RunSpec, models: Sequence[Model]) -> Plan:
 
 
 def drawn(spec: RunSpec, attacks: Sequence[Attack], refuse: Sequence[Behavior]) -> dict[str, tuple[Behavior, ...]]:
-    """The behaviors of each attack that is tried on some only. Raises UsageError for an attack that is not run."""
+    """The behaviors of each attack that is tried on some only. Raises UnknownName for what is no attack."""
     names = [attack.name for attack in attacks]
     for name in spec.subsets():
-        if name not in names and "all" not in spec.attacks:
-            raise UnknownName("attack in --subset:", name, names)
+        if name not in registry.table("attack"):
+            raise UnknownName("attack in --subset:", name, registry.table("attack"))
     return {name: chosen(refuse, number, spec.seed) for name, number in spec.subsets().items() if name in names}
 
 
