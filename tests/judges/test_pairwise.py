@@ -11,7 +11,7 @@ import pytest
 
 from harness.judges.pairwise import Pairwise, Verdict, agreed
 from harness.types import Judgement
-from fakes import JudgeModel
+from tests.judges.fakes import JudgeModel
 
 GOOD, BAD = "Water it once a week: a good reply.", "Plants."
 
