@@ -2,6 +2,7 @@
 
 PLUGINS: dict[str, str] = {
     "direct": "attacks.direct:Direct",
+    "contrast": "attacks.direct:Contrast",
     "prefill": "attacks.prefill:Prefill",
     "completion": "attacks.completion:Completion",
     "code": "attacks.code:Code",

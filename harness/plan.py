@@ -10,6 +10,7 @@ from typing import Any
 from harness import registry
 from harness.config import ATTACKS, TASKS, RunSpec
 from harness.errors import UnknownName, UsageError
+from harness.metrics import CONTRAST
 from harness.models.libraries import hush
 from harness.models.open import open_models
 from harness.models.options import ModelOptions
@@ -41,8 +42,9 @@ class Plan:
 
     def cases(self, models: int) -> Iterator[Case]:
         """Every case; look-alikes are only asked directly. Models take turns, so that all finish together."""
-        direct = registry.make("attack", "direct")
-        work = [(attack, b) for attack in self.attacks for b in self.refuse] + [(direct, b) for b in self.comply]
+        plain = {"comply": registry.make("attack", "direct"), "refuse": registry.make("attack", CONTRAST)}
+        work = [(attack, b) for attack in self.attacks for b in self.refuse]
+        work += [(plain[b.expect], b) for b in self.comply]
         for seed in self.seeds:
             for attack, behavior in work:
                 for model in range(models):

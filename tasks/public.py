@@ -19,7 +19,7 @@ from tasks.read import Row, rows
 
 
 def public(name: str) -> list[Behavior]:
-    """The behaviors of a public set. Raises UsageError when it was not pulled, DataError when it is not the one meant."""
+    """The behaviors of a public set. Raises UsageError when it was not pulled, DataError when it has changed."""
     return READERS[name](name)
 
 
