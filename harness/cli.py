@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from harness import __version__, progress
+from harness.commands.data import data
 from harness.commands.gate import baseline, compare, gate
 from harness.commands.judge import judge
 from harness.commands.score import score
@@ -172,5 +173,5 @@ def doctor() -> None:
     sys.exit(0 if healthy else 2)
 
 
-for command in (gate, compare, baseline, score, judge, train):
+for command in (gate, compare, baseline, score, judge, data, train):
     cli.add_command(command)

@@ -10,6 +10,7 @@ from typing import Any
 from harness import registry
 from harness.config import ATTACKS, TASKS, RunSpec
 from harness.errors import UnknownName, UsageError
+from harness.metrics import CONTRAST
 from harness.models.libraries import hush
 from harness.models.open import open_models
 from harness.models.options import ModelOptions
@@ -41,13 +42,16 @@ class Plan:
     twins: bool = False  # what must be answered is asked under every attack too
 
     def work(self) -> list[tuple[Attack, Behavior]]:
-        """What is asked of each model with each seed; what must be answered is asked directly."""
+        """What is asked of each model with each seed; sets of what must be answered may hold contrasts to refuse."""
         direct: Attack = registry.make("attack", "direct")
-        harmless = [b for found in self.comply.values() for b in found]
+        contrast: Attack = registry.make("attack", CONTRAST)
+        every = [b for found in self.comply.values() for b in found]
+        harmless = [b for b in every if b.expect == "comply"]
         under = [a for a in self.attacks if a.name != direct.name] if self.twins else []
         return [
             *((attack, b) for attack in self.attacks for b in self.refuse),
             *((attack, b) for attack in [direct, *under] for b in harmless),
+            *((contrast, b) for b in every if b.expect == "refuse"),
         ]
 
     def cases(self, models: int) -> Iterator[Case]:

@@ -13,4 +13,13 @@ PLUGINS: dict[str, str] = {
     "instructions": "tasks.catalog:INSTRUCTIONS",
     "gsm8k": "tasks.catalog:GSM8K",
     "mmlu": "tasks.catalog:MMLU",
+    "derta-200": "tasks.catalog:DERTA_200",
+    "harmbench": "tasks.catalog:HARMBENCH",
+    "jailbreakbench": "tasks.catalog:JAILBREAKBENCH",
+    "advbench": "tasks.catalog:ADVBENCH",
+    "strongreject": "tasks.catalog:STRONGREJECT",
+    "do-not-answer": "tasks.catalog:DO_NOT_ANSWER",
+    "xstest": "tasks.catalog:XSTEST",
+    "or-bench": "tasks.catalog:OR_BENCH",
+    "jailbreakbench-benign": "tasks.catalog:JAILBREAKBENCH_BENIGN",
 }

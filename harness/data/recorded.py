@@ -126,20 +126,11 @@ def _first_row(path: Path) -> Any:
 def _rows(path: Path, questions: Path | None) -> Iterator[Recorded]:
     """Rows of a table, JSONL or JSON array, whatever its columns are called."""
     names: Columns | None = None
-    for number, row in _plain(path):
+    for number, row in rows.every(path):
         if not isinstance(row, Mapping):
             raise DataError(f"{path} row {number} is no object", hint=f"--format: {', '.join(FORMATS)}")
         names = names or Columns.of(row, f"{path} row {number}")
         yield names.recorded(row, path, number)
-
-
-def _plain(path: Path) -> Iterator[tuple[int, Any]]:
-    """Numbered rows of a CSV, TSV, JSON array or JSONL file."""
-    if path.suffix.lower() in (".csv", ".tsv"):
-        return iter(rows.table(path))
-    with rows.opened(path) as file:
-        array = file.read(4096).lstrip().startswith("[")
-    return iter(rows.elements(path) if array else rows.lines(path))
 
 
 @dataclass(frozen=True, slots=True)
