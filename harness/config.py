@@ -48,6 +48,8 @@ class RunSpec:
     judge: tuple[str, ...] = setting(("rules",), "judges (harness ls judges); the first one's verdict counts")
     judge_model: str = setting("", "model of the llm judge; default: the model under attack itself")
     judge_base_url: str = setting("", "endpoint of the llm judge's model")
+    reference: str = setting("", "replies to compare with in pairwise tasks: a file of recorded ones, or a model")
+    reference_base_url: str = setting("", "endpoint of the model named by --reference")
     attacker: str = setting("", "model that rewrites and attacks; default: the model under attack itself")
     attacker_base_url: str = setting("", "endpoint of the attacker")
     split: str = setting("test", "which part of the behaviors: test, dev or all")
