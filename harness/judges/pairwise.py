@@ -135,7 +135,7 @@ class Pairwise:
 
 
 def agreed(one: Verdict, other: Verdict) -> tuple[str, float | None]:
-    """Reason and score of a reply that was shown first in `one` and second in `other`; None where one has no verdict."""
+    """Reason and score of a reply shown first in `one` and second in `other`; None where one has no verdict."""
     for verdict in (one, other):
         if verdict.preferred is None:
             return verdict.reason, None
