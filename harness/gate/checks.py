@@ -51,15 +51,25 @@ class Check:
 
 
 def measure(
-    question: Question, baseline: Side, candidate: Side, policy: Policy, alpha: float, family: int
+    question: Question,
+    baseline: Side,
+    candidate: Side,
+    policy: Policy,
+    alpha: float,
+    family: int,
+    *,
+    whole: bool = True,
 ) -> list[Check]:
-    """The checks of one question at the one-sided level `alpha`, p-values not yet adjusted for the `family`."""
+    """The checks of one question at the one-sided level `alpha`, p-values not yet adjusted for the `family`.
+
+    `whole`: everything was asked. Identical replies to a part leave open what the rest will be.
+    """
     parts = [matched(baseline, candidate, part, question.read) for part in question.parts]
     lost = sum(n for _, n in parts)
     found = averaged([part for part, _ in parts]) if len(parts) > 1 else parts[0][0] if parts else {}
     checks = []
     if question.limit.margin is not None:
-        same = unchanged(baseline, candidate, question.wanted)
+        same = whole and unchanged(baseline, candidate, question.wanted)
         checks.append(change(question, found, lost, policy, alpha, family, same=same))
     if question.limit.bound is not None:
         checks.append(bound(question, found, lost, policy, alpha))

@@ -138,7 +138,8 @@ def decide(
     """Outcome and checks at the one-sided level `alpha`; `early` names all looks of a sequential gate and this one."""
     asked = questions(policy, old)
     family = sum((q.limit.margin is not None) + (q.limit.bound is not None) for q in asked)
-    measured = [c for q in asked for c in measure(q, old, new, policy, alpha, family)]
+    whole = early is None or early[1] == len(early[0]) - 1
+    measured = [c for q in asked for c in measure(q, old, new, policy, alpha, family, whole=whole)]
     spent = [overall_level(c.p, *early, policy.alpha) if early else c.p for c in measured]
     checks = tuple(settle(replace(c, p_family=p), policy.alpha) for c, p in zip(measured, holm(spent), strict=True))
     outcomes = {c.outcome for c in checks}
