@@ -14,6 +14,7 @@ from harness.gate import render
 from harness.gate.policy import Policy, load_policy
 from harness.gate.verdict import Verdict, gate
 from harness.store import load, write_json
+from harness.types import Run
 
 BASELINE = Path(".harness/baseline")
 KEPT = ("run.json", "records.jsonl", "metrics.json", "labels.jsonl")  # never transcripts
@@ -41,10 +42,13 @@ def run_gate(
     verdict = gate(
         *runs,
         policy_for(policy, sequential=sequential),
+        labels=(labels_of(runs[0]), labels_of(runs[1])),
         intersect=intersect,
         baseline_model=baseline_model,
         candidate_model=candidate_model,
     )
+    if verdict.baseline == verdict.candidate and runs[0].folder.resolve() == runs[1].folder.resolve():
+        verdict = replace(verdict, notes=(*verdict.notes, "baseline and candidate are the same run"))
     folder = Path(out) if out else Path(candidate)
     when = str(runs[1].info.get("finished") or runs[1].info.get("started") or "1970-01-01T00:00:00")
     write_outputs(verdict, folder, policy=str(policy or "gate.yaml"), when=when)
@@ -55,6 +59,13 @@ def run_gate(
     if environment.get("GITHUB_ACTIONS") == "true":
         printed += render.to_annotations(verdict)
     return verdict, "\n".join(printed)
+
+
+def labels_of(run: Run) -> dict[str, bool]:
+    """The labels by hand a run folder holds, by record key."""
+    from harness.judges.sheet import kept
+
+    return kept(run.folder)
 
 
 def gate_model(

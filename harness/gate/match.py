@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any, TypeAlias
 
 from harness.errors import UnknownName, UsageError
+from harness.stats.correction import Attempt
 from harness.types import Record, Run, sha
 
 Unit: TypeAlias = tuple[str, str, str, int]
@@ -33,6 +34,7 @@ class Side:
     run: Run
     model: str
     units: Mapping[Unit, tuple[Record, ...]]
+    labels: Mapping[str, bool] = field(default_factory=dict)  # by hand, by record key
 
     @property
     def partial(self) -> bool:
@@ -62,7 +64,7 @@ class Difference:
         return f"{self.what}: {self.baseline} against {self.candidate}"
 
 
-def side(run: Run, model: str | None, which: str) -> Side:
+def side(run: Run, model: str | None, which: str, labels: Mapping[str, bool] | None = None) -> Side:
     """One model of a run. Raises UsageError when the run holds several and none is named, UnknownName for another."""
     names = sorted({r.model for r in run.records})
     if model is not None and model not in names:
@@ -74,7 +76,7 @@ def side(run: Run, model: str | None, which: str) -> Side:
     for record in run.records:
         if record.model == model:
             units[record.task, record.behavior, record.attack, record.seed].append(record)
-    return Side(run=run, model=model, units={u: tuple(units[u]) for u in sorted(units)})
+    return Side(run=run, model=model, units={u: tuple(units[u]) for u in sorted(units)}, labels=labels or {})
 
 
 def differences(baseline: Side, candidate: Side) -> list[Difference]:
@@ -150,6 +152,16 @@ def matched(baseline: Side, candidate: Side, wanted: Wanted, read: Read) -> tupl
             else:
                 found[unit[:2]].append((value, new.get(attempt)))
     return dict(found), lost
+
+
+def labelled_attempts(s: Side, wanted: Wanted, read: Read) -> list[Attempt]:
+    """Every attempt of a side that could be read, with the label it was given by hand, if any."""
+    return [
+        (unit[:2], value, float(s.labels[record.key]) if record.key in s.labels else None)
+        for unit, records in s.units.items()
+        for record in records
+        if wanted(record) and (value := read(record)) is not None
+    ]
 
 
 def averaged(parts: Sequence[Matched]) -> Matched:
