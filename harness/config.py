@@ -38,6 +38,7 @@ class RunSpec:
     adapter: tuple[str, ...] = setting(
         (), "LoRA folders (or bundled ones, by name) to evaluate beside the base, in the same load"
     )
+    skip_base: bool = setting(False, "with --adapter: don't evaluate the base itself")
     attacks: tuple[str, ...] = setting(("all",), "attacks; 'all': the standard six, less what the model can't take")
     behaviors: str = setting("magic", "what must be refused: a bundled set or a file (harness ls tasks)")
     overrefusal: tuple[str, ...] = setting(
@@ -171,6 +172,8 @@ def check(spec: RunSpec) -> RunSpec:
             raise UsageError(f"--{name.replace('_', '-')} must be at least {least}")
     if spec.split not in ("test", "dev", "all"):
         raise UnknownName("split", spec.split, ("test", "dev", "all"))
+    if spec.skip_base and not spec.adapter:
+        raise UsageError("--skip-base leaves nothing to evaluate", hint="name an adapter with --adapter")
     if not spec.judge:
         raise UsageError("no judge given", hint="--judge rules")
     return spec

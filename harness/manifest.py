@@ -73,6 +73,11 @@ class Manifest:
         self.info["budget"] = {k: round(self.before.get(k, 0) + now_spent.get(k, 0), 3) for k in names}
         self.write()
 
+    def note(self, text: str) -> None:
+        """Adds a note for whoever reads the run."""
+        self.info["notes"] = [*self.info["notes"], text]
+        self.write()
+
     def complete(self) -> None:
         """Says that nothing is left to do."""
         self.info |= {"status": "complete", "finished": now()}

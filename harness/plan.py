@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,11 @@ class Plan:
             for attack, behavior in work:
                 for model in range(models):
                     yield Case(model=model, attack=attack, behavior=behavior, seed=seed)
+
+    def only(self, chosen: Collection[tuple[str, str]]) -> Plan:
+        """The same with these (task, behavior) pairs only."""
+        refuse, comply = (tuple(b for b in part if (b.task, b.id) in chosen) for part in (self.refuse, self.comply))
+        return replace(self, refuse=refuse, comply=comply)
 
     def __len__(self) -> int:
         """The number of cases of one model."""
