@@ -18,6 +18,7 @@ PLUGINS: dict[str, str] = {
     "probe_sampling": "attacks.probe:ProbeSampling",
     "autodan": "attacks.autodan:AutoDan",
     "recorded": "attacks.recorded:Recorded",
+    "recorded_raw": "attacks.recorded:RecordedRaw",
     "derta_code": "attacks.derta:DertaCode",
     "derta_jailbreakchat": "attacks.derta:DertaJailbreakChat",
     "derta_cipher": "attacks.derta:DertaCipher",
