@@ -15,7 +15,9 @@ def logistic(x: float) -> float:
     return 1 / (1 + math.exp(-x))
 
 
-def draw(rng: random.Random, n: int, quality: float, length_effect: float, mean: float) -> tuple[list[float], list[int]]:
+def draw(
+    rng: random.Random, n: int, quality: float, length_effect: float, mean: float
+) -> tuple[list[float], list[int]]:
     """Preferences whose truth is `quality` at equal length, of replies that are `mean` characters longer (sd 400)."""
     longer = [round(rng.gauss(mean, 400)) for _ in range(n)]
     chance = [logistic(quality + length_effect * math.tanh(d / 400)) for d in longer]
