@@ -64,8 +64,13 @@ class Plan:
 
     def only(self, chosen: Collection[tuple[str, str]]) -> Plan:
         """The same with these (task, behavior) pairs only."""
-        refuse, comply = (tuple(b for b in part if (b.task, b.id) in chosen) for part in (self.refuse, self.comply))
-        return replace(self, refuse=refuse, comply=comply)
+
+        def kept(found: Sequence[Behavior]) -> tuple[Behavior, ...]:
+            return tuple(b for b in found if (b.task, b.id) in chosen)
+
+        return replace(
+            self, refuse=kept(self.refuse), comply={name: kept(found) for name, found in self.comply.items()}
+        )
 
     def __len__(self) -> int:
         """The number of cases of one model."""
