@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from harness.budget import check_budget
 from harness.errors import UnknownName, UsageError
 from harness.models.options import ModelOptions
 from harness.types import Sampling, sha
@@ -53,6 +54,10 @@ class RunSpec:
     reference_base_url: str = setting("", "endpoint of the model named by --reference")
     attacker: str = setting("", "model that rewrites and attacks; default: the model under attack itself")
     attacker_base_url: str = setting("", "endpoint of the attacker")
+    budget: tuple[str, ...] = setting(
+        (), "most an attack may spend on one behavior: queries=60,tokens=20000 (also seconds, target_tokens, ...)"
+    )
+    from_run: str = setting("", "run folder whose prompts are replayed on this model: do they transfer?")
     split: str = setting("test", "which part of the behaviors: test, dev or all")
     limit: int = setting(0, "use only so many behaviors and look-alikes; 0: all")
     task_limit: int = setting(0, "use only so many items of each helpfulness task; 0: all")
@@ -176,6 +181,7 @@ def check(spec: RunSpec) -> RunSpec:
         raise UsageError("--skip-base leaves nothing to evaluate", hint="name an adapter with --adapter")
     if not spec.judge:
         raise UsageError("no judge given", hint="--judge rules")
+    check_budget(spec.budget, spec.max_tokens)
     return spec
 
 

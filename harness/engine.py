@@ -15,14 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from harness import progress, registry
+from harness.budget import Till, merged, read_budget
 from harness.config import RunSpec
-from harness.errors import HarnessError, ModelError, UsageError
+from harness.errors import BudgetSpent, HarnessError, ModelError, UsageError
 from harness.manifest import Manifest
 from harness.metrics import compute
 from harness.models.remember import Remembered
 from harness.plan import Case, Plan, make_judge, make_plan, open_helper, open_targets
 from harness.store import Store, load, request_key, write_json
-from harness.types import Attempt, Completion, Context, Judge, Judgement, Model, Prompt, Record, Run, sha
+from harness.types import Attempt, Completion, Context, Judge, Judgement, Meter, Model, Prompt, Record, Run, sha
 
 WINDOW = 512  # cases open at once: enough to keep any batch full, few enough to stay small
 REPORTS = ("pdf", "html", "markdown")
@@ -116,6 +117,17 @@ def write_reports(run: Run) -> Run:
     return run
 
 
+@dataclass(frozen=True, slots=True)
+class Open:
+    """A case at work: what its attack may use, and where it pays."""
+
+    case: Case
+    model: Remembered
+    context: Context
+    till: Till
+    bar: progress.Bar
+
+
 @dataclass(slots=True)
 class Work:
     """One run in progress."""
@@ -129,10 +141,12 @@ class Work:
     models: list[Remembered] = field(init=False)
     judges: list[Judge] = field(init=False)
     helper: Remembered = field(init=False)
+    limits: dict[str, float] = field(init=False)
     seconds: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Wraps every model so that nothing is asked twice, and makes the judges."""
+        self.limits = read_budget(self.spec.budget)
         self.models = [Remembered(m, self.store) for m in self.targets]
         self.helper = self._wrap(self.attacker)
         self.judges = [make_judge(name, self.spec, self._wrap(self.judging)) for name in self.spec.judge]
@@ -185,53 +199,89 @@ class Work:
     async def _case(self, case: Case, bar: progress.Bar) -> None:
         """Every attempt of one case. What an attack raises is recorded, not raised: the others go on."""
         model = self.models[case.model]
-        context = Context(
+        broken = failure(case, model.name)
+        if self.store.get(f"spent/{broken.key}"):
+            return  # ended by its budget on an earlier start; which calls got the last of it was a matter of time
+        sampling = self.spec.sampling(case.seed)
+        till = Till.opened(self.limits, sampling)
+        given = Context(
             target=model,
             attacker=self.helper,
             judge=self.judges[0],
             memo=self.store,
-            sampling=self.spec.sampling(case.seed),
+            sampling=sampling,
             seed=case.seed,
         )
-        broken = failure(case, model.name)
+        at_work = Open(case, model, till.context(given), till, bar)
         try:
             async with asyncio.TaskGroup() as group:
-                async for attempt in case.attack.attempts(case.behavior, context):
-                    group.create_task(self._attempt(attempt, case, model, context, bar))
+                await self._attempts(at_work, group)
         except Exception as err:  # the per-sample edge: an attack that breaks is data
             cause = first_cause(err)
             if isinstance(cause, UsageError):
                 raise cause from None
-            self.store.put_record(replace(broken, error=reason(cause)))
+            self.store.put_record(replace(broken, error=reason(cause), spent=merged(till.meter.counts)))
         else:
             self.store.drop_record(broken.key)  # it broke on an earlier start
+        if till.meter.exhausted:
+            self._exhausted(broken, till)
 
-    async def _attempt(
-        self, attempt: Attempt, case: Case, model: Remembered, context: Context, bar: progress.Bar
-    ) -> None:
-        """Completes and judges one attempt, unless the folder already holds its verdict."""
-        key = record_key(model.name, attempt)
-        known = self.store.records.get(key)
-        if known is not None and known.error is None and known.label != "unscored":
-            return
-        record = blank(key, model.name, attempt)
+    async def _attempts(self, open_: Open, group: asyncio.TaskGroup) -> None:
+        """Starts each attempt as it comes; a budget that runs out inside the attack ends it, and what came stands."""
+        index, case = 0, open_.case
         try:
-            completion = await model.generate(attempt.prompt, context.sampling)
+            async for attempt in case.attack.attempts(case.behavior, open_.context):
+                lap = open_.till.lap()
+                search = lap if attempt.spent is None else dict(attempt.spent)
+                if attempt.spent is None and attempt.queries == 1:
+                    attempt = replace(attempt, queries=1 + int(sum(lap.get(k, 0) for k in Meter.SUMS["queries"])))
+                name = open_.model.name
+                record = replace(blank(record_key(name, attempt), name, attempt), index=index, spent=search)
+                group.create_task(self._attempt(attempt, record, open_))
+                index += 1
+        except BudgetSpent:
+            open_.till.meter.exhausted = True
+
+    def _exhausted(self, broken: Record, till: Till) -> None:
+        """Puts on record that the budget ended a case: on its last attempt, or as an error where there was none."""
+        error = "its budget was spent before anything could be sent"
+        nothing = replace(broken, error=error, spent=merged(till.meter.counts))
+        record = self.store.records.get(till.last[1] if till.last else broken.key, nothing)
+        if "exhausted" not in record.spent:
+            self.store.put_record(replace(record, spent={**record.spent, "exhausted": 1}))
+        if till.last and not till.failed:
+            self.store.put(f"spent/{broken.key}", "done")
+
+    async def _attempt(self, attempt: Attempt, record: Record, open_: Open) -> None:
+        """Completes and judges one attempt, unless the folder already holds its verdict."""
+        model, till, sampling = open_.model, open_.till, open_.context.sampling
+        known = self.store.records.get(record.key)
+        if known is not None and known.error is None and known.label != "unscored":
+            till.sent_before(record.index, known)
+            return
+        try:
+            completion, cost = await till.send(model, attempt.prompt, sampling)
+        except BudgetSpent:
+            return  # not sent, so there is nothing to record of it; `_exhausted` says that the budget ended the case
         except ModelError as err:
+            till.settled(record.index, record.key, failed=True)
             self.store.put_record(replace(record, error=reason(err)))
             return
-        bar.tokens(completion.tokens_out)
-        said = case.attack.read(attempt, completion.text)
+        open_.bar.tokens(completion.tokens_out)
+        said = open_.case.attack.read(attempt, completion.text)
         judgements = tuple([await verdict(judge, attempt, completion, said) for judge in self.judges])
+        till.paid(checked := till.verdict(attempt, completion, judgements[0]))
+        till.settled(record.index, record.key, failed=judgements[0].label == "unscored")
         self.store.put_record(
             replace(
                 record,
                 judgements=judgements,
+                spent=merged(record.spent, cost, checked),
                 finish=completion.finish,
                 tokens_in=completion.tokens_in,
                 tokens_out=completion.tokens_out,
                 seconds=round(completion.seconds, 3),
-                prompt_sha=request_key(model.name, attempt.prompt, context.sampling),
+                prompt_sha=request_key(model.name, attempt.prompt, sampling),
                 reply_sha=sha(completion.text),
             )
         )

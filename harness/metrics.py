@@ -31,10 +31,13 @@ Read: TypeAlias = Callable[[Record], float | None]
 
 def compute(records: Iterable[Record]) -> tuple[Metric, ...]:
     """Every metric the records support, in a fixed order, grouped by model and then as each name needs."""
+    from harness.costs import costs  # which is made of what is below
+
     metrics: list[Metric] = []
     for model, mine in split(records, lambda r: r.model).items():
         graded = {r.task for r in mine if r.label in ("correct", "wrong")}
         metrics += attack_metrics(model, [r for r in mine if attacked(r)])
+        metrics += costs(model, [r for r in mine if attacked(r)])
         metrics += benign_metrics(model, [r for r in mine if r.expect == "comply" and r.task not in graded])
         for task, part in split((r for r in mine if r.attack == CONTRAST), lambda r: r.task).items():
             metrics += shares(part, model=model, task=task, attack=CONTRAST)

@@ -9,6 +9,7 @@ from typing import Any
 from harness.metrics import attacked
 from harness.types import Record, Run
 from reports import sections
+from reports.costs import costs
 from reports.findings import findings
 from reports.method import method, reproduce
 from reports.numbers import Numbers, part
@@ -19,6 +20,7 @@ from reports.words import DASH, clean, clip, count, duration, interval, known, l
 RESULTS = (
     sections.side_by_side,
     sections.attacks,
+    costs,
     sections.depth,
     sections.refusals,
     sections.over_refusal,
