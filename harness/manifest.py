@@ -56,7 +56,7 @@ class Manifest:
             "attacks": {a.name: settings(a) for a in plan.attacks},
             "tasks": {
                 spec.behaviors: describe_set(plan.refuse, "behaviors"),
-                **({spec.overrefusal: describe_set(plan.comply, "over-refusal")} if plan.comply else {}),
+                **{name: describe_set(found, "over-refusal") for name, found in plan.comply.items()},
                 **{name: {"kind": "helpfulness"} for name in plan.tasks},
             },
             "seeds": list(plan.seeds),

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from harness.metrics import attacked
 from harness.types import Record, Run
 from reports import sections
 from reports.findings import findings
@@ -68,8 +69,8 @@ def moment(value: object) -> datetime | None:
 
 def _subtitle(numbers: Numbers, finished: datetime | None) -> str:
     """What was run in half a line, and when."""
-    attacked = len({r.attack for r in numbers.run.records if r.expect == "refuse"}) or len(numbers.attacks)
-    words = [plural(attacked, "attack"), f"{plural(len(numbers.models), 'model')}"]
+    attacks = len({r.attack for r in numbers.run.records if attacked(r)}) or len(numbers.attacks)
+    words = [plural(attacks, "attack"), f"{plural(len(numbers.models), 'model')}"]
     when = f"{finished.day} {finished:%B %Y, %H:%M} UTC" if finished else ""
     return " · ".join([f"{' on '.join(words)}", *([when] if when else [])])
 
