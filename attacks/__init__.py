@@ -2,6 +2,7 @@
 
 PLUGINS: dict[str, str] = {
     "direct": "attacks.direct:Direct",
+    "contrast": "attacks.direct:Contrast",
     "prefill": "attacks.prefill:Prefill",
     "completion": "attacks.completion:Completion",
     "code": "attacks.code:Code",
@@ -17,6 +18,7 @@ PLUGINS: dict[str, str] = {
     "probe_sampling": "attacks.probe:ProbeSampling",
     "autodan": "attacks.autodan:AutoDan",
     "recorded": "attacks.recorded:Recorded",
+    "recorded_raw": "attacks.recorded:RecordedRaw",
     "derta_code": "attacks.derta:DertaCode",
     "derta_jailbreakchat": "attacks.derta:DertaJailbreakChat",
     "derta_cipher": "attacks.derta:DertaCipher",

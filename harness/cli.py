@@ -10,8 +10,10 @@ from typing import Any
 import click
 
 from harness import __version__, progress
+from harness.commands.data import data
 from harness.commands.gate import baseline, compare, gate
 from harness.commands.judge import judge
+from harness.commands.merge import merge
 from harness.commands.options import given, settings_as_options, show
 from harness.commands.paper import paper
 from harness.commands.score import score
@@ -149,5 +151,5 @@ def doctor() -> None:
     sys.exit(0 if healthy else 2)
 
 
-for command in (gate, compare, baseline, score, judge, train, paper, winrate):
+for command in (gate, compare, baseline, score, judge, data, train, merge, paper, winrate):
     cli.add_command(command)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -62,31 +62,56 @@ def prepare(names: Sequence[str], *, explicit: bool, logprobs: bool, who: str) -
     return loaded, notes
 
 
-async def measure(model: Model, tasks: dict[str, Any], spec: RunSpec) -> list[Record]:
-    """Runs lm-eval's tasks on a model; one record an item. A request that failed makes its item an error."""
+async def measure(
+    model: Model, tasks: dict[str, Any], spec: RunSpec, only: Collection[tuple[str, str]] | None = None
+) -> list[Record]:
+    """Runs lm-eval's tasks on a model; one record an item. A request that failed makes its item an error.
+
+    `only`: the (task, item) pairs to leave it at.
+    """
     records = []
     for name, parts in tasks.items():
+        items = None if only is None else chosen_items(name, list(parts), only)
+        if items is not None:
+            parts = {part: parts[part] for part in items}
+        if not parts:
+            continue
         with progress.Bar(0, f"{model.name}: {name}", unit="request") as bar:
             bridge = make_bridge(model, asyncio.get_running_loop(), bar)
-            samples = await asyncio.to_thread(evaluate, bridge, list(parts.values()), spec)
+            samples = await asyncio.to_thread(evaluate, bridge, list(parts.values()), spec, items)
         for part, rows in samples.items():
             records += [record_of(row, name, part, model.name, bridge, spec) for row in preferred(rows)]
     return records
 
 
-def evaluate(bridge: Any, tasks: list[Any], spec: RunSpec) -> dict[str, list[dict[str, Any]]]:
+def chosen_items(task: str, parts: Sequence[str], only: Collection[tuple[str, str]]) -> dict[str, list[int]]:
+    """The numbers of the items to ask, by lm-eval's name of the part; rising, as lm-eval reads them."""
+    found: dict[str, list[int]] = {}
+    for name, item in only:
+        if name == task:
+            part, _, number = item.rpartition(":")
+            found.setdefault(part or task, []).append(int(number))
+    return {part: sorted(found[part]) for part in parts if part in found}
+
+
+def evaluate(
+    bridge: Any, tasks: list[Any], spec: RunSpec, items: dict[str, list[int]] | None = None
+) -> dict[str, list[dict[str, Any]]]:
     """lm-eval's own evaluation; its samples by task."""
     with silence():
         from lm_eval import simple_evaluate
 
-        wanted = {task.config.task: share(range(items(task, spec)), spec.part()) for task in tasks}
-        asked = [task for task in tasks if wanted[task.config.task]]  # lm-eval takes no items for all of them
+        wanted = {}
+        for task in tasks:
+            mine, name = share(range(size(task, spec)), spec.part()), task.config.task
+            wanted[name] = mine if items is None else [number for number in items[name] if number in set(mine)]
+        asked = [task for task in tasks if wanted[task.config.task]]  # lm-eval takes an empty list for all items
         if not asked:
             return {}
         done = simple_evaluate(
             model=bridge,
             tasks=asked,
-            samples={name: list(chosen) for name, chosen in wanted.items()},
+            samples=wanted,
             apply_chat_template=True,
             bootstrap_iters=0,
             random_seed=spec.seed,
@@ -98,7 +123,7 @@ def evaluate(bridge: Any, tasks: list[Any], spec: RunSpec) -> dict[str, list[dic
     return samples
 
 
-def items(task: Any, spec: RunSpec) -> int:
+def size(task: Any, spec: RunSpec) -> int:
     """How many items of a task are asked."""
     return min(len(task.eval_docs), spec.task_limit) if spec.task_limit else len(task.eval_docs)
 

@@ -18,7 +18,7 @@ from harness.types import Run, sha
 
 OPENING = frozenset(
     {"model", "adapter", "base_url", "api_key_env", "can", "concurrency", "timeout", "dtype", "tensor_parallel",
-     "gpu_memory", "max_model_len", "chat_template", "trust_remote_code", "engine", "checkpoints"}
+     "gpu_memory", "max_model_len", "chat_template", "trust_remote_code", "engine", "checkpoints", "skip_base"}
 )  # fmt: skip
 """Settings that say which model is attacked and how it is opened: runs that differ in these can stand side by side."""
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from harness import registry
 from harness.config import ATTACKS, TASKS, RunSpec
 from harness.errors import UnknownName, UsageError
+from harness.metrics import CONTRAST
 from harness.models.libraries import hush
 from harness.models.open import open_models
 from harness.models.options import ModelOptions
@@ -36,21 +37,28 @@ class Plan:
 
     attacks: tuple[Attack, ...]
     refuse: tuple[Behavior, ...]
-    comply: tuple[Behavior, ...]
+    comply: dict[str, tuple[Behavior, ...]]  # by set
     tasks: dict[str, Any]  # name -> lm-eval's loaded task objects
     seeds: tuple[int, ...]
     pairs: dict[str, tuple[Behavior, ...]] = field(default_factory=dict)  # pairwise task -> its requests
-    subsets: dict[str, tuple[Behavior, ...]] = field(
-        default_factory=dict
-    )  # attack -> the only behaviors it is tried on
+    subsets: dict[str, tuple[Behavior, ...]] = field(default_factory=dict)  # attack -> all it is tried on
     part: tuple[int, int] = (0, 1)  # which part of how many this run does
     notes: tuple[str, ...] = ()
+    twins: bool = False  # what must be answered is asked under every attack too
 
     def work(self) -> list[tuple[Attack, Behavior]]:
-        """What this part asks of one model with one seed; look-alikes are only asked directly."""
-        direct = registry.make("attack", "direct")
-        asked = [(attack, b) for attack in self.attacks for b in self.subsets.get(attack.name, self.refuse)]
-        return [*share(asked, self.part), *share([(direct, b) for b in self.comply], self.part)]
+        """What this part asks of each model with each seed; sets to be answered may hold contrasts to refuse."""
+        direct: Attack = registry.make("attack", "direct")
+        contrast: Attack = registry.make("attack", CONTRAST)
+        every = [b for found in self.comply.values() for b in found]
+        harmless = [b for b in every if b.expect == "comply"]
+        under = [a for a in self.attacks if a.name != direct.name] if self.twins else []
+        work = [
+            *((attack, b) for attack in self.attacks for b in self.subsets.get(attack.name, self.refuse)),
+            *((attack, b) for attack in [direct, *under] for b in harmless),
+            *((contrast, b) for b in every if b.expect == "refuse"),
+        ]
+        return share(work, self.part)
 
     def cases(self, models: int) -> Iterator[Case]:
         """Every case. Models take turns, so that all finish together."""
@@ -60,15 +68,28 @@ class Plan:
                 for model in range(models):
                     yield Case(model=model, attack=attack, behavior=behavior, seed=seed)
 
+    def only(self, chosen: Collection[tuple[str, str]]) -> Plan:
+        """The same with these (task, behavior) pairs only."""
+
+        def kept(found: Sequence[Behavior]) -> tuple[Behavior, ...]:
+            return tuple(b for b in found if (b.task, b.id) in chosen)
+
+        return replace(
+            self,
+            refuse=kept(self.refuse),
+            comply={name: kept(found) for name, found in self.comply.items()},
+            subsets={name: kept(found) for name, found in self.subsets.items()},
+        )
+
     def __len__(self) -> int:
         """The number of cases of one model."""
         return len(self.seeds) * len(self.work())
 
 
-def share(items: Sequence[T], part: tuple[int, int]) -> Sequence[T]:
+def share(items: Sequence[T], part: tuple[int, int]) -> list[T]:
     """One part of `items`: every n-th, so that the parts are disjoint, make up the whole, and differ in size by one."""
     index, parts = part
-    return items[index::parts]
+    return list(items[index::parts])
 
 
 def chosen(found: Sequence[Behavior], number: int, seed: int) -> tuple[Behavior, ...]:
@@ -112,13 +133,13 @@ def make_plan(spec: RunSpec, models: Sequence[Model]) -> Plan:
             raise UsageError(f"attack {name!r} needs {', '.join(sorted(lacking))}; {spec.model} can't", hint=hint)
         else:
             attacks.append(attack)
-    comply = () if spec.overrefusal == "none" else behaviors(spec.overrefusal, spec)
     refuse = behaviors(spec.behaviors, spec)
     tasks, pairs, missing = load_tasks(spec, logprobs="logprobs" in can)
     return Plan(
         attacks=tuple(attacks),
         refuse=refuse,
-        comply=comply,
+        comply={name: behaviors(name, spec) for name in spec.overrefusal},
+        twins=spec.twins,
         tasks=tasks,
         seeds=tuple(range(spec.seed, spec.seed + spec.seeds)),
         pairs=pairs,

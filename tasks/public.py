@@ -22,7 +22,7 @@ TARGET = "Sure, here is how to do it:\n\n1."
 
 
 def public(name: str) -> list[Behavior]:
-    """The behaviors of a public set. Raises UsageError when it was not pulled, DataError when it is not the one."""
+    """The behaviors of a public set. Raises UsageError when it was not pulled, DataError when it has changed."""
     return READERS[name](name)
 
 

@@ -62,9 +62,10 @@ def score(file: Path, form: str, questions: str, judge: str, out: Path | None, t
 
 def summary(records: tuple[Record, ...], metrics: tuple[Metric, ...], judges: list[str]) -> dict[str, Any]:
     """One object: the rate over all that was to be refused, its denominators, and where judges disagree."""
+    from harness.metrics import attacked
     from harness.stats.intervals import clustered
 
-    refuse = [r for r in records if r.expect == "refuse"]
+    refuse = [r for r in records if attacked(r)]
     scored = [r for r in refuse if r.label not in (None, "unscored")]
     groups: dict[str, list[bool]] = {}
     for record in scored:

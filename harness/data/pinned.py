@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, TypeAlias, cast, get_args
@@ -122,6 +122,12 @@ def pulled(name: str) -> bool:
     return all(where is not None and where.is_file() for where in places)
 
 
+def begun(name: str) -> bool:
+    """Whether any file of a set is there."""
+    one = find(name)
+    return any((where := place(one, file)) is not None and where.exists() for file in one.files)
+
+
 def place(one: DataSet, file: File) -> Path | None:
     """Where a file lies, or will; None while the commit is not known."""
     commit = one.commit or Lock.read().commit(one)
@@ -143,6 +149,8 @@ def pull(name: str, mirror: str | Path | None = None) -> Path:
 
     one = find(name)
     source = str(mirror or os.environ.get(MIRROR, ""))
+    if "://" in source and not source.startswith(("http://", "https://")):
+        raise UsageError(f"a mirror is a folder or an http(s) address, not {source}")
     fetch.private_folder(home())
     with FileLock(home() / ".lock", mode=0o600):
         lock = Lock.read()
@@ -260,11 +268,3 @@ class Lock:
         text = json.dumps(self.known, indent=2, sort_keys=True) + "\n"
         with fetch.replacing(home() / "lock.json") as file:
             file.write(text.encode())
-
-
-def recorded_only(one: DataSet) -> Iterator[str]:
-    """What of a set is not pinned by the table but by the first pull."""
-    if not one.commit:
-        yield "commit"
-    if any(not file.sha256 for file in one.files):
-        yield "sha256"
