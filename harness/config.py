@@ -61,6 +61,10 @@ class RunSpec:
     split: str = setting("test", "which part of the behaviors: test, dev or all")
     limit: int = setting(0, "use only so many behaviors and look-alikes; 0: all")
     task_limit: int = setting(0, "use only so many items of each helpfulness task; 0: all")
+    subset: tuple[str, ...] = setting(
+        (), "try an attack on so many behaviors only, drawn by the seed: pair=50,autodan=50"
+    )
+    shard: str = setting("", "do only part i of n, written i/n: for job arrays; harness paper --merge joins them")
     seed: int = setting(0, "seed of everything that is drawn")
     seeds: int = setting(1, "repeat everything with so many seeds")
     max_tokens: int = setting(512, "longest reply, in tokens (the paper: 1024)")
@@ -117,6 +121,25 @@ class RunSpec:
                 found[key] = value
         return found
 
+    def subsets(self) -> dict[str, int]:
+        """How many behaviors each attack named in `subset` is asked for. Raises UsageError for a malformed one."""
+        found = {}
+        for item in self.subset:
+            name, _, number = item.partition("=")
+            if not name or not number.isdigit() or int(number) < 1:
+                raise UsageError(f"--subset {item!r} is not of the form attack=number", hint="--subset pair=50")
+            found[name] = int(number)
+        return found
+
+    def part(self) -> tuple[int, int]:
+        """Which part of how many, counted from 0; (0, 1) is the whole. Raises UsageError for a malformed `shard`."""
+        if not self.shard:
+            return 0, 1
+        index, _, parts = self.shard.partition("/")
+        if not (index.isdigit() and parts.isdigit() and 1 <= int(index) <= int(parts)):
+            raise UsageError(f"--shard {self.shard!r} is not of the form i/n, with i from 1 to n", hint="--shard 1/4")
+        return int(index) - 1, int(parts)
+
     def identity(self) -> str:
         """A short hash of what decides the records: two runs that share it can share a folder."""
         skipped = {"concurrency", "timeout", "tensor_parallel", "gpu_memory", "profile", "api_key_env"}
@@ -161,6 +184,8 @@ def make_spec(given: Mapping[str, Any]) -> RunSpec:
     if profile and profile not in PROFILES:
         raise UnknownName("profile", profile, PROFILES)
     merged = {**PROFILES.get(profile, {}), **given}
+    if "set" in given:  # settings of plugins add to the profile's; the last one for a plugin wins
+        merged["set"] = (*PROFILES.get(profile, {}).get("set", ()), *convert(kinds["set"], given["set"], "--set"))
     values = {}
     for key, value in merged.items():
         flag = "--" + key.replace("_", "-")
@@ -179,6 +204,8 @@ def check(spec: RunSpec) -> RunSpec:
         raise UnknownName("split", spec.split, ("test", "dev", "all"))
     if spec.skip_base and not spec.adapter:
         raise UsageError("--skip-base leaves nothing to evaluate", hint="name an adapter with --adapter")
+    spec.subsets()
+    spec.part()
     if not spec.judge:
         raise UsageError("no judge given", hint="--judge rules")
     check_budget(spec.budget, spec.max_tokens)

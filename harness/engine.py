@@ -18,10 +18,11 @@ from harness import progress, registry
 from harness.budget import Till, merged, read_budget
 from harness.config import RunSpec
 from harness.errors import BudgetSpent, HarnessError, ModelError, UsageError
+from harness.judges.pairwise import Pairwise
 from harness.manifest import Manifest
 from harness.metrics import compute
 from harness.models.remember import Remembered
-from harness.plan import Case, Plan, make_judge, make_plan, open_helper, open_targets
+from harness.plan import Case, Plan, make_judge, make_plan, open_helper, open_reference, open_targets, share
 from harness.store import Store, load, request_key, write_json
 from harness.types import Attempt, Completion, Context, Judge, Judgement, Meter, Model, Prompt, Record, Run, sha
 
@@ -66,9 +67,11 @@ async def run_async(
         plan = make_plan(spec, targets)
         attacker = await open_helper(spec.attacker, spec.attacker_base_url, spec, opened[0])
         judging = await open_helper(spec.judge_model, spec.judge_base_url, spec, opened[0])
-        stack.push_async_callback(close_all, [m for m in (attacker, judging) if m not in opened])
+        reference = await open_reference(spec, plan, opened[0])
+        helpers = [m for m in (attacker, judging, reference) if m is not None and m not in opened]
+        stack.push_async_callback(close_all, helpers)
         store = stack.enter_context(Store(folder))
-        work = Work(spec, plan, store, targets, attacker, judging)
+        work = Work(spec, plan, store, targets, attacker, judging, reference)
         with Manifest.opened(folder, spec, plan, targets, work.judges) as manifest:
             whole = await work.through(stages, manifest)
             write_json(folder / "metrics.json", [asdict(m) for m in compute(store.records.values())])
@@ -138,10 +141,12 @@ class Work:
     targets: Sequence[Model]
     attacker: Model
     judging: Model
+    reference: Model | None = None  # whose replies pairwise tasks compare with, where no file holds them
     models: list[Remembered] = field(init=False)
     judges: list[Judge] = field(init=False)
     helper: Remembered = field(init=False)
     limits: dict[str, float] = field(init=False)
+    others: list[Remembered] = field(default_factory=list)  # attacker, judge and reference, each once
     seconds: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -152,7 +157,10 @@ class Work:
         self.judges = [make_judge(name, self.spec, self._wrap(self.judging)) for name in self.spec.judge]
 
     def _wrap(self, model: Model) -> Remembered:
-        return next((m for m in self.models if m.model is model), None) or Remembered(model, self.store)
+        known = next((m for m in [*self.models, *self.others] if m.model is model), None)
+        if known is None:
+            self.others.append(known := Remembered(model, self.store))
+        return known
 
     async def through(self, stages: Stages | None, manifest: Manifest) -> bool:
         """Everything there is to do, or piece by piece while `stages` wants more; whether all was done."""
@@ -287,22 +295,39 @@ class Work:
         )
 
     async def help(self, only: Collection[tuple[str, str]] | None = None) -> None:
-        """Helpfulness of every model, through lm-eval on the engine that is loaded; `only` as for attacks."""
-        if not self.plan.tasks:
-            return
-        from harness.helpfulness import measure
+        """Helpfulness of every model: lm-eval's tasks, then comparisons, on the engine that is loaded.
 
+        `only` as for attacks.
+        """
         began = time.monotonic()
-        for model in self.models:
-            for record in await measure(model, self.plan.tasks, self.spec, only):
-                known = self.store.records.get(record.key)
-                if known is None or known.judgements != record.judgements:
-                    self.store.put_record(record)
+        if self.plan.tasks:
+            from harness.helpfulness import measure
+
+            for model in self.models:
+                self._keep(await measure(model, self.plan.tasks, self.spec, only))
+        if self.plan.pairs:
+            from harness import winrate
+
+            judge = Pairwise(model=self._wrap(self.judging), seed=self.spec.seed)
+            other = None if self.reference is None else self._wrap(self.reference)
+            for task, items in self.plan.pairs.items():
+                asked = [b for b in items if only is None or (b.task, b.id) in only]
+                for model in self.models:
+                    self._keep(
+                        await winrate.measure(model, task, share(asked, self.plan.part), self.spec, judge, other)
+                    )
         self.seconds["helpfulness"] = self.seconds.get("helpfulness", 0.0) + time.monotonic() - began
+
+    def _keep(self, records: Sequence[Record]) -> None:
+        """Keeps the records that say something new."""
+        for record in records:
+            known = self.store.records.get(record.key)
+            if known is None or known.judgements != record.judgements:
+                self.store.put_record(record)
 
     def usage(self) -> dict[str, int]:
         """What this start has really sent."""
-        every = {id(m.usage): m.usage for m in [*self.models, self.helper]}.values()
+        every = {id(m.usage): m.usage for m in [*self.models, *self.others]}.values()
         return {
             "requests": sum(u.requests for u in every),
             "tokens_in": sum(u.tokens_in for u in every),

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from harness import registry
 from harness.config import ATTACKS, TASKS, RunSpec
@@ -14,7 +14,9 @@ from harness.metrics import CONTRAST
 from harness.models.libraries import hush
 from harness.models.open import open_models
 from harness.models.options import ModelOptions
-from harness.types import Attack, Behavior, Model
+from harness.types import Attack, Behavior, Model, sha
+
+T = TypeVar("T")
 
 BUNDLED = Path(__file__).parent / "train" / "adapters"
 
@@ -38,21 +40,25 @@ class Plan:
     comply: dict[str, tuple[Behavior, ...]]  # by set
     tasks: dict[str, Any]  # name -> lm-eval's loaded task objects
     seeds: tuple[int, ...]
+    pairs: dict[str, tuple[Behavior, ...]] = field(default_factory=dict)  # pairwise task -> its requests
+    subsets: dict[str, tuple[Behavior, ...]] = field(default_factory=dict)  # attack -> the only ones it is tried on
+    part: tuple[int, int] = (0, 1)  # which part of how many this run does
     notes: tuple[str, ...] = ()
     twins: bool = False  # what must be answered is asked under every attack too
 
     def work(self) -> list[tuple[Attack, Behavior]]:
-        """What is asked of each model with each seed; sets of what must be answered may hold contrasts to refuse."""
+        """What this part asks of a model with one seed; sets of what must be answered may hold contrasts to refuse."""
         direct: Attack = registry.make("attack", "direct")
         contrast: Attack = registry.make("attack", CONTRAST)
         every = [b for found in self.comply.values() for b in found]
         harmless = [b for b in every if b.expect == "comply"]
         under = [a for a in self.attacks if a.name != direct.name] if self.twins else []
-        return [
-            *((attack, b) for attack in self.attacks for b in self.refuse),
-            *((attack, b) for attack in [direct, *under] for b in harmless),
-            *((contrast, b) for b in every if b.expect == "refuse"),
-        ]
+        asked = (
+            [(attack, b) for attack in self.attacks for b in self.subsets.get(attack.name, self.refuse)],
+            [(attack, b) for attack in [direct, *under] for b in harmless],
+            [(contrast, b) for b in every if b.expect == "refuse"],
+        )
+        return [pair for pairs in asked for pair in share(pairs, self.part)]
 
     def cases(self, models: int) -> Iterator[Case]:
         """Every case. Models take turns, so that all finish together."""
@@ -69,12 +75,28 @@ class Plan:
             return tuple(b for b in found if (b.task, b.id) in chosen)
 
         return replace(
-            self, refuse=kept(self.refuse), comply={name: kept(found) for name, found in self.comply.items()}
+            self,
+            refuse=kept(self.refuse),
+            comply={name: kept(found) for name, found in self.comply.items()},
+            subsets={name: kept(found) for name, found in self.subsets.items()},
         )
 
     def __len__(self) -> int:
         """The number of cases of one model."""
         return len(self.seeds) * len(self.work())
+
+
+def share(items: Sequence[T], part: tuple[int, int]) -> Sequence[T]:
+    """One part of `items`: every n-th, so that the parts are disjoint, make up the whole, and differ in size by one."""
+    index, parts = part
+    return items[index::parts]
+
+
+def chosen(found: Sequence[Behavior], number: int, seed: int) -> tuple[Behavior, ...]:
+    """So many behaviors, drawn by the seed and in their order; a larger draw holds every smaller one."""
+    order = sorted(found, key=lambda b: (sha([seed, b.task, b.id]), b.id))
+    drawn = set(order[:number])
+    return tuple(b for b in found if b in drawn)
 
 
 def behaviors(name: str, spec: RunSpec) -> tuple[Behavior, ...]:
@@ -111,26 +133,49 @@ def make_plan(spec: RunSpec, models: Sequence[Model]) -> Plan:
             raise UsageError(f"attack {name!r} needs {', '.join(sorted(lacking))}; {spec.model} can't", hint=hint)
         else:
             attacks.append(attack)
-    tasks, missing = load_tasks(spec, logprobs="logprobs" in can)
+    refuse = behaviors(spec.behaviors, spec)
+    tasks, pairs, missing = load_tasks(spec, logprobs="logprobs" in can)
     return Plan(
         attacks=tuple(attacks),
-        refuse=behaviors(spec.behaviors, spec),
+        refuse=refuse,
         comply={name: behaviors(name, spec) for name in spec.overrefusal},
         twins=spec.twins,
         tasks=tasks,
         seeds=tuple(range(spec.seed, spec.seed + spec.seeds)),
+        pairs=pairs,
+        subsets=drawn(spec, attacks, refuse),
+        part=spec.part(),
         notes=(*notes, *missing),
     )
 
 
-def load_tasks(spec: RunSpec, *, logprobs: bool) -> tuple[dict[str, Any], list[str]]:
-    """The helpfulness tasks, and notes on those left out. Raises UsageError or UnknownName."""
+def drawn(spec: RunSpec, attacks: Sequence[Attack], refuse: Sequence[Behavior]) -> dict[str, tuple[Behavior, ...]]:
+    """The behaviors of each attack that is tried on some only. Raises UsageError for an attack that is not run."""
+    names = [attack.name for attack in attacks]
+    for name in spec.subsets():
+        if name not in names and "all" not in spec.attacks:
+            raise UnknownName("attack in --subset:", name, names)
+    return {name: chosen(refuse, number, spec.seed) for name, number in spec.subsets().items() if name in names}
+
+
+def load_tasks(spec: RunSpec, *, logprobs: bool) -> tuple[dict[str, Any], dict[str, tuple[Behavior, ...]], list[str]]:
+    """The helpfulness tasks of lm-eval, the pairwise ones, and notes on those left out.
+
+    Raises UsageError or UnknownName.
+    """
+    from harness.winrate import is_pairwise
+    from harness.winrate import prepare as prepare_pairs
+
     names = dict.fromkeys(name for given in spec.tasks for name in (TASKS if given == "all" else (given,)))
-    if not names:
-        return {}, []
+    pairwise = [name for name in names if is_pairwise(name)]
+    pairs = prepare_pairs(pairwise, spec)
+    rest = [name for name in names if name not in pairwise]
+    if not rest:
+        return {}, pairs, []
     from harness.helpfulness import prepare
 
-    return prepare(list(names), explicit="all" not in spec.tasks, logprobs=logprobs, who=spec.model)
+    tasks, notes = prepare(rest, explicit="all" not in spec.tasks, logprobs=logprobs, who=spec.model)
+    return tasks, pairs, notes
 
 
 async def open_targets(spec: RunSpec) -> list[Model]:
@@ -168,6 +213,15 @@ async def open_helper(reference: str, base_url: str, spec: RunSpec, default: Mod
     options = ModelOptions(base_url=base_url or None, api_key_env=spec.api_key_env, concurrency=spec.concurrency)
     [model] = await open_models(reference, options)
     return model
+
+
+async def open_reference(spec: RunSpec, plan: Plan, default: Model) -> Model | None:
+    """The model whose replies pairwise tasks compare with; None where there are none, or a file or task has them."""
+    from harness.winrate import from_file
+
+    if not plan.pairs or not spec.reference or from_file(spec.reference):
+        return None
+    return await open_helper(spec.reference, spec.reference_base_url, spec, default)
 
 
 def make_judge(name: str, spec: RunSpec, model: Model) -> Any:
