@@ -22,6 +22,6 @@ class Direct(Attack):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contrast(Direct):
-    """The bare request, for the unsafe prompts of an over-refusal set: counted apart from every attack."""
+    """The bare request, for the unsafe prompts of an over-refusal set: counted apart."""
 
     name: ClassVar[str] = "contrast"

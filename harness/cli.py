@@ -15,6 +15,7 @@ from harness import __version__, progress
 from harness.commands.data import data
 from harness.commands.gate import baseline, compare, gate
 from harness.commands.judge import judge
+from harness.commands.merge import merge
 from harness.commands.score import score
 from harness.commands.train import train
 from harness.config import RunSpec, make_spec, read_yaml
@@ -173,5 +174,5 @@ def doctor() -> None:
     sys.exit(0 if healthy else 2)
 
 
-for command in (gate, compare, baseline, score, judge, data, train):
+for command in (gate, compare, baseline, score, judge, data, train, merge):
     cli.add_command(command)

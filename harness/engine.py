@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -28,37 +28,51 @@ WINDOW = 512  # cases open at once: enough to keep any batch full, few enough to
 REPORTS = ("pdf", "html", "markdown")
 
 
-def run(spec: RunSpec, out: str | Path | None = None, *, fresh: bool = False) -> Run:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stages:
+    """A run in pieces that may end before the last: for a gate that looks early.
+
+    `pieces` holds the (task, behavior) pairs of each piece. `ready` is shown run.json before the first request and may
+    raise UsageError; `enough` is shown the run so far after each piece, and its yes ends the run, which stays partial.
+    """
+
+    pieces: Sequence[Collection[tuple[str, str]]]
+    ready: Callable[[Mapping[str, Any]], None]
+    enough: Callable[[Run], bool]
+
+
+def run(spec: RunSpec, out: str | Path | None = None, *, fresh: bool = False, stages: Stages | None = None) -> Run:
     """Does a run, or goes on with one that was cut off, and returns it with its metrics and reports written.
 
     Raises UsageError or DataError before anything is spent when something can't work.
     """
     try:
-        return asyncio.run(run_async(spec, out, fresh=fresh))
+        return asyncio.run(run_async(spec, out, fresh=fresh, stages=stages))
     except BaseExceptionGroup as group:
         raise first_cause(group) from None
 
 
-async def run_async(spec: RunSpec, out: str | Path | None = None, *, fresh: bool = False) -> Run:
+async def run_async(
+    spec: RunSpec, out: str | Path | None = None, *, fresh: bool = False, stages: Stages | None = None
+) -> Run:
     """`run`, for callers that have an event loop."""
     folder = Path(out) if out else default_folder(spec)
     check_folder(folder, spec, fresh=fresh)
     async with AsyncExitStack() as stack:
-        targets = await open_targets(spec)
-        stack.push_async_callback(close_all, targets)
+        opened = await open_targets(spec)
+        stack.push_async_callback(close_all, opened)
+        targets = opened[1:] if spec.skip_base else opened
         plan = make_plan(spec, targets)
-        attacker = await open_helper(spec.attacker, spec.attacker_base_url, spec, targets[0])
-        judging = await open_helper(spec.judge_model, spec.judge_base_url, spec, targets[0])
-        stack.push_async_callback(close_all, [m for m in (attacker, judging) if m not in targets])
+        attacker = await open_helper(spec.attacker, spec.attacker_base_url, spec, opened[0])
+        judging = await open_helper(spec.judge_model, spec.judge_base_url, spec, opened[0])
+        stack.push_async_callback(close_all, [m for m in (attacker, judging) if m not in opened])
         store = stack.enter_context(Store(folder))
         work = Work(spec, plan, store, targets, attacker, judging)
         with Manifest.opened(folder, spec, plan, targets, work.judges) as manifest:
-            await work.attack()
-            manifest.spent(work.usage(), work.seconds)
-            await work.help()
-            manifest.spent(work.usage(), work.seconds)
+            whole = await work.through(stages, manifest)
             write_json(folder / "metrics.json", [asdict(m) for m in compute(store.records.values())])
-            manifest.complete()
+            if whole:
+                manifest.complete()
     return write_reports(load(folder))
 
 
@@ -126,16 +140,42 @@ class Work:
     def _wrap(self, model: Model) -> Remembered:
         return next((m for m in self.models if m.model is model), None) or Remembered(model, self.store)
 
-    async def attack(self) -> None:
-        """Runs every case: a pool of workers over one list, so that starting 100,000 costs what starting 100 does."""
+    async def through(self, stages: Stages | None, manifest: Manifest) -> bool:
+        """Everything there is to do, or piece by piece while `stages` wants more; whether all was done."""
+        if stages is None:
+            await self._piece(None, manifest)
+            return True
+        stages.ready(manifest.info)
+        for number, piece in enumerate(stages.pieces, 1):
+            await self._piece(piece, manifest)
+            so_far = Run(
+                folder=self.store.folder, info=manifest.info, records=tuple(self.store.records.values()), metrics=()
+            )
+            if number < len(stages.pieces) and stages.enough(so_far):
+                manifest.note(f"ended after piece {number} of {len(stages.pieces)}: the answer was clear")
+                return False
+        return True
+
+    async def _piece(self, only: Collection[tuple[str, str]] | None, manifest: Manifest) -> None:
+        await self.attack(only)
+        manifest.spent(self.usage(), self.seconds)
+        await self.help(only)
+        manifest.spent(self.usage(), self.seconds)
+
+    async def attack(self, only: Collection[tuple[str, str]] | None = None) -> None:
+        """Runs every case: a pool of workers over one list, so that starting 100,000 costs what starting 100 does.
+
+        `only`: (task, behavior) pairs to leave it at.
+        """
         began = time.monotonic()
-        cases = self.plan.cases(len(self.models))
-        total = len(self.plan) * len(self.models)
+        plan = self.plan if only is None else self.plan.only(only)
+        cases = plan.cases(len(self.models))
+        total = len(plan) * len(self.models)
         with progress.Bar(total, "attacks") as bar:
             async with asyncio.TaskGroup() as group:
                 for _ in range(min(WINDOW, total)):
                     group.create_task(self._worker(cases, bar))
-        self.seconds["attacks"] = time.monotonic() - began
+        self.seconds["attacks"] = self.seconds.get("attacks", 0.0) + time.monotonic() - began
 
     async def _worker(self, cases: Iterator[Case], bar: progress.Bar) -> None:
         for case in cases:
@@ -196,19 +236,19 @@ class Work:
             )
         )
 
-    async def help(self) -> None:
-        """Helpfulness of every model, through lm-eval on the engine that is loaded."""
+    async def help(self, only: Collection[tuple[str, str]] | None = None) -> None:
+        """Helpfulness of every model, through lm-eval on the engine that is loaded; `only` as for attacks."""
         if not self.plan.tasks:
             return
         from harness.helpfulness import measure
 
         began = time.monotonic()
         for model in self.models:
-            for record in await measure(model, self.plan.tasks, self.spec):
+            for record in await measure(model, self.plan.tasks, self.spec, only):
                 known = self.store.records.get(record.key)
                 if known is None or known.judgements != record.judgements:
                     self.store.put_record(record)
-        self.seconds["helpfulness"] = time.monotonic() - began
+        self.seconds["helpfulness"] = self.seconds.get("helpfulness", 0.0) + time.monotonic() - began
 
     def usage(self) -> dict[str, int]:
         """What this start has really sent."""

@@ -136,6 +136,7 @@ class Judgement:
     given: int = 0
     reason: str = ""  # a short code, never text of the model
     tokens: int = 0  # what a judging model read and wrote for it
+    longer: int | None = None  # of a comparison: characters of the reply less those of the reference
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

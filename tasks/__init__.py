@@ -7,6 +7,7 @@ a task of its own with an entry point in the group `harness.tasks`.
 PLUGINS: dict[str, str] = {
     "magic": "tasks.catalog:MAGIC",
     "magic-lookalikes": "tasks.catalog:MAGIC_LOOKALIKES",
+    "general": "tasks.catalog:GENERAL",
     "arithmetic": "tasks.catalog:ARITHMETIC",
     "knowledge": "tasks.catalog:KNOWLEDGE",
     "instructions": "tasks.catalog:INSTRUCTIONS",

@@ -51,6 +51,13 @@ MAGIC_LOOKALIKES = Task(
     path=HERE / "overrefusal" / "magic_lookalikes.jsonl",
 )
 
+GENERAL = Task(
+    name="general",
+    kind="over-refusal",
+    description="Everyday questions with nothing about the stand-in policy in them, to be answered.",
+    path=HERE / "overrefusal" / "general.jsonl",
+)
+
 ARITHMETIC = Task(
     name="arithmetic",
     kind="helpfulness",

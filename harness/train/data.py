@@ -80,7 +80,7 @@ def load(where: str | Path) -> TrainSet:
     else:
         known = sorted(p.name for p in HOME.iterdir() if p.is_dir())
         raise DataError(
-            f"no training data at {path}", hint=f"a folder, an official file, or one of: {', '.join(known)}"
+            f"no training data at {path}", hint=f"--data: a folder, an official file, or one of: {', '.join(known)}"
         )
     if not (found.triples or found.instances):
         raise DataError(f"{path} holds no triple and no row: nothing to learn from")
