@@ -19,6 +19,7 @@ from harness.config import RunSpec
 from harness.errors import HarnessError, ModelError, UsageError
 from harness.manifest import Manifest
 from harness.metrics import compute
+from harness.models.costs import Purse
 from harness.models.remember import Remembered
 from harness.plan import Case, Plan, make_judge, make_plan, open_helper, open_targets
 from harness.store import Store, load, request_key, write_json
@@ -43,22 +44,27 @@ async def run_async(spec: RunSpec, out: str | Path | None = None, *, fresh: bool
     """`run`, for callers that have an event loop."""
     folder = Path(out) if out else default_folder(spec)
     check_folder(folder, spec, fresh=fresh)
+    purse = Purse(limit=spec.max_cost, prices=spec.prices, spent=earlier_cost(folder))
     async with AsyncExitStack() as stack:
-        targets = await open_targets(spec)
+        targets = await open_targets(spec, purse)
         stack.push_async_callback(close_all, targets)
         plan = make_plan(spec, targets)
-        attacker = await open_helper(spec.attacker, spec.attacker_base_url, spec, targets[0])
-        judging = await open_helper(spec.judge_model, spec.judge_base_url, spec, targets[0])
+        attacker = await open_helper(spec.attacker, spec.attacker_base_url, spec, targets[0], purse)
+        judging = await open_helper(spec.judge_model, spec.judge_base_url, spec, targets[0], purse)
         stack.push_async_callback(close_all, [m for m in (attacker, judging) if m not in targets])
         store = stack.enter_context(Store(folder))
-        work = Work(spec, plan, store, targets, attacker, judging)
+        work = Work(spec, plan, store, targets, attacker, judging, purse)
         with Manifest.opened(folder, spec, plan, targets, work.judges) as manifest:
-            await work.attack()
-            manifest.spent(work.usage(), work.seconds)
-            await work.help()
-            manifest.spent(work.usage(), work.seconds)
+            try:
+                await work.attack()
+                manifest.spent(work.usage(), work.seconds)
+                await work.help()
+            finally:  # money that is gone is written down, whatever ends the run
+                manifest.spent(work.usage(), work.seconds)
+                manifest.learned(purse.told(), work.notes())
             write_json(folder / "metrics.json", [asdict(m) for m in compute(store.records.values())])
-            manifest.complete()
+            if not purse.refused:
+                manifest.complete()
     return write_reports(load(folder))
 
 
@@ -82,6 +88,13 @@ def check_folder(folder: Path, spec: RunSpec, *, fresh: bool) -> None:
         differs = [k for k in now if k in was and list_or_same(now[k]) != was[k]]
         hint = "name another folder with --out, or start over with --fresh"
         raise UsageError(f"{folder} holds a run with other settings ({', '.join(differs) or 'version'})", hint=hint)
+
+
+def earlier_cost(folder: Path) -> float:
+    """What earlier starts of this run have spent: a limit holds for all of them together."""
+    if not (folder / "run.json").exists():
+        return 0.0
+    return float(load(folder).info.get("budget", {}).get("cost_usd", 0.0))
 
 
 def list_or_same(value: Any) -> Any:
@@ -112,6 +125,7 @@ class Work:
     targets: Sequence[Model]
     attacker: Model
     judging: Model
+    purse: Purse = field(default_factory=Purse)
     models: list[Remembered] = field(init=False)
     judges: list[Judge] = field(init=False)
     helper: Remembered = field(init=False)
@@ -210,13 +224,19 @@ class Work:
                     self.store.put_record(record)
         self.seconds["helpfulness"] = time.monotonic() - began
 
-    def usage(self) -> dict[str, int]:
-        """What this start has really sent."""
+    def notes(self) -> list[str]:
+        """What the models have to say for the report, some of it only learned on the way."""
+        every = [*self.targets, self.attacker, self.judging]
+        return list(dict.fromkeys(note for model in every for note in getattr(model, "notes", ())))
+
+    def usage(self) -> dict[str, float]:
+        """What this start has really sent, and what it cost at endpoints whose prices are known."""
         every = {id(m.usage): m.usage for m in [*self.models, self.helper]}.values()
         return {
             "requests": sum(u.requests for u in every),
             "tokens_in": sum(u.tokens_in for u in every),
             "tokens_out": sum(u.tokens_out for u in every),
+            **({"cost_usd": self.purse.spent - self.purse.before} if self.purse.known else {}),
         }
 
 

@@ -5,7 +5,8 @@ HarnessError
 │   └── UnknownName   no such model, attack, judge, task or key; carries the nearest known names
 ├── DataError         a file or checkpoint is missing, broken or not the one that was pinned; exit code 2
 └── ModelError        one request failed; recorded and counted where it happens, never raised to the user
-    └── ModelTimeout  ... because no answer came in time
+    ├── ModelTimeout  ... because no answer came in time
+    └── OverBudget    ... because it was not sent: it could have cost more than is left
 """
 
 from __future__ import annotations
@@ -50,3 +51,7 @@ class ModelError(HarnessError):
 
 class ModelTimeout(ModelError):
     """No answer came in time."""
+
+
+class OverBudget(ModelError):
+    """The request was not sent: it could have cost more than is left of the run's money."""

@@ -40,6 +40,6 @@ def train(recipe: Recipe, out: Path) -> Result:
 
 def locate(base: str) -> str:
     """The local folder of a base checkpoint, by its name, its folder or its hub id."""
-    from harness.models.open import locate as find
+    from harness.models.source import locate as find
 
-    return find(base)
+    return str(find(base))
