@@ -118,6 +118,8 @@ def run(config: Path | None, out: Path | None, fresh: bool, quiet: bool, **flags
     if not quiet:
         show(done)
     click.echo(str(done.folder / "report.pdf"))
+    if done.info["status"] != "complete":
+        sys.exit(4)
 
 
 def show(done: Any) -> None:
