@@ -19,10 +19,31 @@ from harness.types import Sampling, sha
 ATTACKS = ("direct", "prefill", "completion", "code", "cipher", "jailbreakchat")
 TASKS = ("arithmetic", "knowledge", "instructions")
 
+PAPER: dict[str, Any] = {
+    "overrefusal": "none",
+    "subset": ("pair=50", "autodan=50"),
+    "max_tokens": 1024,
+    "temperature": 0.0,
+    "gpu_memory": 0.7,  # AutoDAN holds the weights a second time, beside the engine
+}
+"""What the DeRTa paper's protocol says whatever is asked (arXiv 2407.09121): docs/paper.md."""
+
 PROFILES: dict[str, dict[str, Any]] = {
     "demo": {"limit": 12, "max_tokens": 96, "task_limit": 20},
     "ci": {"limit": 12, "max_tokens": 64, "task_limit": 20, "attacks": ("direct", "prefill", "completion")},
-    "paper": {"max_tokens": 1024},
+    "paper": {
+        **PAPER,
+        "behaviors": "derta-200",
+        "attacks": ("derta_code", "pair", "derta_jailbreakchat", "derta_cipher", "derta_completion", "autodan"),
+        "tasks": ("derta-gsm8k", "derta-mmlu", "derta-alpaca"),
+    },
+    "paper-stand-in": {
+        **PAPER,
+        "behaviors": "magic",
+        "attacks": ("code", "pair", "jailbreakchat", "cipher", "completion", "autodan"),
+        "tasks": ("arithmetic", "knowledge", "open-ended"),
+        "set": ("code.families=python-stack",),
+    },
 }
 """Named bundles of settings; what is given on the command line or in the file wins over them."""
 

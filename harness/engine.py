@@ -74,7 +74,8 @@ async def run_async(
         stack.push_async_callback(close_all, helpers)
         store = stack.enter_context(Store(folder))
         work = Work(spec, plan, store, targets, attacker, judging, reference, purse)
-        with Manifest.opened(folder, spec, plan, targets, work.judges) as manifest:
+        judges: list[Judge | Pairwise] = [*work.judges, *([work.comparer] if plan.pairs else [])]
+        with Manifest.opened(folder, spec, plan, targets, judges) as manifest:
             try:
                 whole = await work.through(stages, manifest)
             finally:  # money that is gone is written down, whatever ends the run
@@ -158,9 +159,10 @@ class Work:
     purse: Purse = field(default_factory=Purse)
     models: list[Remembered] = field(init=False)
     judges: list[Judge] = field(init=False)
+    comparer: Pairwise = field(init=False)  # of pairwise tasks
     helper: Remembered = field(init=False)
-    limits: dict[str, float] = field(init=False)
     others: list[Remembered] = field(default_factory=list)  # attacker, judge and reference, each once
+    limits: dict[str, float] = field(init=False)
     seconds: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -169,6 +171,7 @@ class Work:
         self.models = [Remembered(m, self.store) for m in self.targets]
         self.helper = self._wrap(self.attacker)
         self.judges = [make_judge(name, self.spec, self._wrap(self.judging)) for name in self.spec.judge]
+        self.comparer = Pairwise(model=self._wrap(self.judging), seed=self.spec.seed)
 
     def _wrap(self, model: Model) -> Remembered:
         known = next((m for m in [*self.models, *self.others] if m.model is model), None)
@@ -309,10 +312,7 @@ class Work:
         )
 
     async def help(self, only: Collection[tuple[str, str]] | None = None) -> None:
-        """Helpfulness of every model: lm-eval's tasks, then comparisons, on the engine that is loaded.
-
-        `only` as for attacks.
-        """
+        """Helpfulness of every model: lm-eval's tasks, then comparisons, on the engine; `only` as for attacks."""
         began = time.monotonic()
         if self.plan.tasks:
             from harness.helpfulness import measure
@@ -322,14 +322,11 @@ class Work:
         if self.plan.pairs:
             from harness import winrate
 
-            judge = Pairwise(model=self._wrap(self.judging), seed=self.spec.seed)
             other = None if self.reference is None else self._wrap(self.reference)
             for task, items in self.plan.pairs.items():
-                asked = [b for b in items if only is None or (b.task, b.id) in only]
+                mine = [item for item in share(items, self.plan.part) if only is None or (task, item.id) in only]
                 for model in self.models:
-                    self._keep(
-                        await winrate.measure(model, task, share(asked, self.plan.part), self.spec, judge, other)
-                    )
+                    self._keep(await winrate.measure(model, task, mine, self.spec, self.comparer, other))
         self.seconds["helpfulness"] = self.seconds.get("helpfulness", 0.0) + time.monotonic() - began
 
     def _keep(self, records: Sequence[Record]) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 from harness import __version__
 from harness.config import RunSpec
+from harness.judges.pairwise import Pairwise
 from harness.plan import Plan
 from harness.store import write_json
 from harness.types import Behavior, Judge, Model, sha
@@ -35,7 +36,7 @@ class Manifest:
     @classmethod
     @contextmanager
     def opened(
-        cls, folder: Path, spec: RunSpec, plan: Plan, models: Sequence[Model], judges: Sequence[Judge]
+        cls, folder: Path, spec: RunSpec, plan: Plan, models: Sequence[Model], judges: Sequence[Judge | Pairwise]
     ) -> Iterator[Manifest]:
         """Writes run.json as partial; it stays so unless `complete` is called."""
         path = folder / "run.json"
@@ -135,7 +136,7 @@ def settings(plugin: Any) -> dict[str, Any]:
     return {"settings": told, "sha": sha(told)}
 
 
-def describe_judge(judge: Judge) -> dict[str, Any]:
+def describe_judge(judge: Judge | Pairwise) -> dict[str, Any]:
     """A judge's own description, or its settings."""
     own = getattr(judge, "describe", None)
     return dict(own()) if own else settings(judge)

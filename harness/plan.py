@@ -40,24 +40,24 @@ class Plan:
     tasks: dict[str, Any]  # name -> lm-eval's loaded task objects
     seeds: tuple[int, ...]
     pairs: dict[str, tuple[Behavior, ...]] = field(default_factory=dict)  # pairwise task -> its requests
-    subsets: dict[str, tuple[Behavior, ...]] = field(default_factory=dict)  # attack -> the only ones it is tried on
+    subsets: dict[str, tuple[Behavior, ...]] = field(default_factory=dict)  # attack -> all it is tried on
     part: tuple[int, int] = (0, 1)  # which part of how many this run does
     notes: tuple[str, ...] = ()
     twins: bool = False  # what must be answered is asked under every attack too
 
     def work(self) -> list[tuple[Attack, Behavior]]:
-        """What this part asks of a model with one seed; sets of what must be answered may hold contrasts to refuse."""
+        """What this part asks of each model with each seed; sets to be answered may hold contrasts to refuse."""
         direct: Attack = registry.make("attack", "direct")
         contrast: Attack = registry.make("attack", CONTRAST)
         every = [b for found in self.comply.values() for b in found]
         harmless = [b for b in every if b.expect == "comply"]
         under = [a for a in self.attacks if a.name != direct.name] if self.twins else []
-        asked = (
-            [(attack, b) for attack in self.attacks for b in self.subsets.get(attack.name, self.refuse)],
-            [(attack, b) for attack in [direct, *under] for b in harmless],
-            [(contrast, b) for b in every if b.expect == "refuse"],
-        )
-        return [pair for pairs in asked for pair in share(pairs, self.part)]
+        work = [
+            *((attack, b) for attack in self.attacks for b in self.subsets.get(attack.name, self.refuse)),
+            *((attack, b) for attack in [direct, *under] for b in harmless),
+            *((contrast, b) for b in every if b.expect == "refuse"),
+        ]
+        return share(work, self.part)
 
     def cases(self, models: int) -> Iterator[Case]:
         """Every case. Models take turns, so that all finish together."""
@@ -85,10 +85,10 @@ class Plan:
         return len(self.seeds) * len(self.work())
 
 
-def share(items: Sequence[T], part: tuple[int, int]) -> Sequence[T]:
+def share(items: Sequence[T], part: tuple[int, int]) -> list[T]:
     """One part of `items`: every n-th, so that the parts are disjoint, make up the whole, and differ in size by one."""
     index, parts = part
-    return items[index::parts]
+    return list(items[index::parts])
 
 
 def chosen(found: Sequence[Behavior], number: int, seed: int) -> tuple[Behavior, ...]:
@@ -149,11 +149,11 @@ def make_plan(spec: RunSpec, models: Sequence[Model]) -> Plan:
 
 
 def drawn(spec: RunSpec, attacks: Sequence[Attack], refuse: Sequence[Behavior]) -> dict[str, tuple[Behavior, ...]]:
-    """The behaviors of each attack that is tried on some only. Raises UsageError for an attack that is not run."""
+    """The behaviors of each attack that is tried on some only. Raises UnknownName for what is no attack."""
     names = [attack.name for attack in attacks]
     for name in spec.subsets():
-        if name not in names and "all" not in spec.attacks:
-            raise UnknownName("attack in --subset:", name, names)
+        if name not in registry.table("attack"):
+            raise UnknownName("attack in --subset:", name, registry.table("attack"))
     return {name: chosen(refuse, number, spec.seed) for name, number in spec.subsets().items() if name in names}
 
 

@@ -13,11 +13,13 @@ from reports.costs import costs
 from reports.findings import findings
 from reports.method import method, reproduce
 from reports.numbers import Numbers, part
+from reports.published import published
 from reports.tradeoff import tradeoff
 from reports.view import Cell, Fact, Finding, Row, Section, Table, Tile, View
 from reports.words import DASH, clean, clip, count, duration, interval, known, listing, percent, plural
 
 RESULTS = (
+    published,
     sections.side_by_side,
     sections.attacks,
     costs,

@@ -50,7 +50,9 @@ def score(file: Path, form: str, questions: str, judge: str, out: Path | None, t
     records = tuple(judged(file, judges, format=form, questions=questions))
     metrics = compute(records)
     if out is not None:
-        write(out, file, judges, records, metrics)
+        from harness.manifest import describe_judge
+
+        write(out, file, {j.name: describe_judge(j) for j in judges}, records, metrics)
     graded = any(r.judgements and r.judgements[0].judge.startswith("grade:") for r in records)
     told = accuracy(records, metrics) if graded else summary(records, metrics, [j.name for j in judges])
     if to and to != "-":
@@ -106,12 +108,14 @@ def accuracy(records: tuple[Record, ...], metrics: tuple[Metric, ...]) -> dict[s
     }
 
 
-def write(out: Path, file: Path, judges: list[Any], records: tuple[Record, ...], metrics: tuple[Metric, ...]) -> None:
-    """A run folder with the records of what was scored. Raises DataError when it holds another run."""
+def write(
+    out: Path, file: Path, judges: dict[str, Any], records: tuple[Record, ...], metrics: tuple[Metric, ...]
+) -> None:
+    """A run folder with the records of what was scored, under judges by name. Raises DataError when it holds a run."""
     from dataclasses import asdict
 
     from harness.engine import write_reports
-    from harness.manifest import describe_judge, now, versions
+    from harness.manifest import now, versions
     from harness.store import Store, load, write_json
 
     if (out / "run.json").exists():
@@ -122,11 +126,11 @@ def write(out: Path, file: Path, judges: list[Any], records: tuple[Record, ...],
     info = {
         "status": "complete",
         "command": f"harness score {file.name}",
-        "spec": {"model": file.stem, "judge": [j.name for j in judges]},
+        "spec": {"model": file.stem, "judge": list(judges)},
         "started": now(),
         "finished": now(),
         "versions": versions(),
-        "judges": {j.name: describe_judge(j) for j in judges},
+        "judges": judges,
         "notes": [f"scored from {file.name}: nothing was asked of a model"],
     }
     write_json(out / "run.json", info)
