@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ class Plan:
     tasks: dict[str, Any]  # name -> lm-eval's loaded task objects
     seeds: tuple[int, ...]
     notes: tuple[str, ...] = ()
+    about: dict[str, dict[str, Any]] = field(default_factory=dict)  # what each attack says of itself for run.json
     twins: bool = False  # what must be answered is asked under every attack too
 
     def work(self) -> list[tuple[Attack, Behavior]]:
@@ -101,8 +102,10 @@ def make_plan(spec: RunSpec, models: Sequence[Model]) -> Plan:
     notes = []
     attacks = []
     wanted = [name for given in spec.attacks for name in (ATTACKS if given == "all" else (given,))]
+    if spec.from_run:
+        wanted.append("replay")
     for name in dict.fromkeys(wanted):
-        attack: Attack = registry.make("attack", name, spec.options_of(name))
+        attack: Attack = registry.make("attack", name, options_of(name, spec))
         lacking = attack.needs - can
         if lacking and "all" in spec.attacks:
             notes.append(f"attack {name} left out: {spec.model} can't do {', '.join(sorted(lacking))}")
@@ -112,15 +115,24 @@ def make_plan(spec: RunSpec, models: Sequence[Model]) -> Plan:
         else:
             attacks.append(attack)
     tasks, missing = load_tasks(spec, logprobs="logprobs" in can)
+    refuse = behaviors(spec.behaviors, spec)
+    about = {attack.name: attack.describe(refuse, can) for attack in attacks}
+    notes += [note for told in about.values() for note in told.pop("notes", ())]
     return Plan(
         attacks=tuple(attacks),
-        refuse=behaviors(spec.behaviors, spec),
+        about=about,
+        refuse=refuse,
         comply={name: behaviors(name, spec) for name in spec.overrefusal},
         twins=spec.twins,
         tasks=tasks,
         seeds=tuple(range(spec.seed, spec.seed + spec.seeds)),
         notes=(*notes, *missing),
     )
+
+
+def options_of(name: str, spec: RunSpec) -> dict[str, Any]:
+    """The settings of an attack; --from-run is one of replay's."""
+    return {**({"run": spec.from_run} if name == "replay" else {}), **spec.options_of(name)}
 
 
 def load_tasks(spec: RunSpec, *, logprobs: bool) -> tuple[dict[str, Any], list[str]]:

@@ -14,12 +14,14 @@ from reports.findings import findings
 from reports.method import method, reproduce
 from reports.numbers import Numbers, part
 from reports.tradeoff import tradeoff
+from reports.transfer import transfer
 from reports.view import Cell, Fact, Finding, Row, Section, Table, Tile, View
 from reports.words import DASH, clean, clip, count, duration, interval, known, listing, percent, plural
 
 RESULTS = (
     sections.side_by_side,
     sections.attacks,
+    transfer,
     costs,
     sections.depth,
     sections.refusals,
