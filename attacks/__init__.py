@@ -19,6 +19,7 @@ PLUGINS: dict[str, str] = {
     "autodan": "attacks.autodan:AutoDan",
     "replay": "attacks.replay:Replay",
     "recorded": "attacks.recorded:Recorded",
+    "recorded_raw": "attacks.recorded:RecordedRaw",
     "derta_code": "attacks.derta:DertaCode",
     "derta_jailbreakchat": "attacks.derta:DertaJailbreakChat",
     "derta_cipher": "attacks.derta:DertaCipher",

@@ -59,9 +59,11 @@ class Difference:
     baseline: str
     candidate: str
     shared: bool = False
+    such_as: str = ""  # a few of them by name
 
     def __str__(self) -> str:
-        return f"{self.what}: {self.baseline} against {self.candidate}"
+        more = f" (such as {self.such_as})" if self.such_as else ""
+        return f"{self.what}: {self.baseline} against {self.candidate}{more}"
 
 
 def side(run: Run, model: str | None, which: str, labels: Mapping[str, bool] | None = None) -> Side:
@@ -91,9 +93,9 @@ def differences(baseline: Side, candidate: Side) -> list[Difference]:
     extra = candidate.units.keys() - baseline.units.keys()
     if missing or extra:
         some = sorted({_unit_name(unit) for unit in missing | extra})
-        what = f"behaviors ({', '.join(some[:3])}{', ...' if len(some) > 3 else ''})"
         alone = [f"{len(only)} alone" for only in (missing, extra)]
-        found.append(Difference(what=what, baseline=alone[0], candidate=alone[1], shared=True))
+        such_as = ", ".join(some[:3])
+        found.append(Difference(what="behaviors", baseline=alone[0], candidate=alone[1], shared=True, such_as=such_as))
     return found
 
 
