@@ -93,6 +93,8 @@ def run(config: Path | None, out: Path | None, fresh: bool, quiet: bool, **flags
     harness run --model smollm2-135m --adapter derta/ --adapter vanilla/
     harness run --model my-model --base-url http://localhost:8000/v1 --judge llm
     harness run --model smollm2-135m --set prefill.depths=0,20,80
+    harness run --model my-model --attacks pair,tap --budget queries=60,tokens=40000
+    harness run --model my-model --attacks replay --from-run runs/other-1a2b3c4d
     """
     progress.quiet = quiet
     spec = make_spec({**(read_yaml(config) if config else {}), **given(flags)})

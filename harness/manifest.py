@@ -54,7 +54,7 @@ class Manifest:
             "versions": versions(),
             "models": {m.name: {"can": sorted(m.can), **m.describe()} for m in models},
             "judges": {j.name: describe_judge(j) for j in judges},
-            "attacks": {a.name: settings(a) for a in plan.attacks},
+            "attacks": {a.name: {**settings(a), **plan.about.get(a.name, {})} for a in plan.attacks},
             "tasks": {
                 spec.behaviors: describe_set(plan.refuse, "behaviors"),
                 **{name: describe_set(found, "over-refusal") for name, found in plan.comply.items()},

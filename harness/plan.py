@@ -43,6 +43,7 @@ class Plan:
     subsets: dict[str, tuple[Behavior, ...]] = field(default_factory=dict)  # attack -> all it is tried on
     part: tuple[int, int] = (0, 1)  # which part of how many this run does
     notes: tuple[str, ...] = ()
+    about: dict[str, dict[str, Any]] = field(default_factory=dict)  # what each attack says of itself for run.json
     twins: bool = False  # what must be answered is asked under every attack too
 
     def work(self) -> list[tuple[Attack, Behavior]]:
@@ -122,8 +123,10 @@ def make_plan(spec: RunSpec, models: Sequence[Model]) -> Plan:
     notes = []
     attacks = []
     wanted = [name for given in spec.attacks for name in (ATTACKS if given == "all" else (given,))]
+    if spec.from_run:
+        wanted.append("replay")
     for name in dict.fromkeys(wanted):
-        attack: Attack = registry.make("attack", name, spec.options_of(name))
+        attack: Attack = registry.make("attack", name, options_of(name, spec))
         lacking = attack.needs - can
         if lacking and "all" in spec.attacks:
             notes.append(f"attack {name} left out: {spec.model} can't do {', '.join(sorted(lacking))}")
@@ -134,8 +137,11 @@ def make_plan(spec: RunSpec, models: Sequence[Model]) -> Plan:
             attacks.append(attack)
     refuse = behaviors(spec.behaviors, spec)
     tasks, pairs, missing = load_tasks(spec, logprobs="logprobs" in can)
+    about = {attack.name: attack.describe(refuse, can) for attack in attacks}
+    notes += [note for told in about.values() for note in told.pop("notes", ())]
     return Plan(
         attacks=tuple(attacks),
+        about=about,
         refuse=refuse,
         comply={name: behaviors(name, spec) for name in spec.overrefusal},
         twins=spec.twins,
@@ -146,6 +152,11 @@ def make_plan(spec: RunSpec, models: Sequence[Model]) -> Plan:
         part=spec.part(),
         notes=(*dict.fromkeys(note for m in models for note in getattr(m, "notes", ())), *notes, *missing),
     )
+
+
+def options_of(name: str, spec: RunSpec) -> dict[str, Any]:
+    """The settings of an attack; --from-run is one of replay's."""
+    return {**({"run": spec.from_run} if name == "replay" else {}), **spec.options_of(name)}
 
 
 def drawn(spec: RunSpec, attacks: Sequence[Attack], refuse: Sequence[Behavior]) -> dict[str, tuple[Behavior, ...]]:

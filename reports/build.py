@@ -15,6 +15,7 @@ from reports.method import method, reproduce
 from reports.numbers import Numbers, part
 from reports.published import published
 from reports.tradeoff import tradeoff
+from reports.transfer import transfer
 from reports.view import Cell, Fact, Finding, Row, Section, Table, Tile, View
 from reports.words import DASH, clean, clip, count, duration, interval, known, listing, percent, plural
 
@@ -22,6 +23,7 @@ RESULTS = (
     published,
     sections.side_by_side,
     sections.attacks,
+    transfer,
     costs,
     sections.depth,
     sections.refusals,
