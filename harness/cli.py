@@ -14,6 +14,7 @@ import click
 from harness import __version__, progress
 from harness.commands.gate import baseline, compare, gate
 from harness.commands.judge import judge
+from harness.commands.lab import lab
 from harness.commands.merge import merge
 from harness.commands.score import score
 from harness.commands.train import train
@@ -173,5 +174,5 @@ def doctor() -> None:
     sys.exit(0 if healthy else 2)
 
 
-for command in (gate, compare, baseline, score, judge, train, merge):
+for command in (gate, compare, baseline, score, judge, train, merge, lab):
     cli.add_command(command)

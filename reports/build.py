@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from harness.types import Record, Run
-from reports import sections
+from reports import lab, sections
 from reports.findings import findings
 from reports.method import method, reproduce
 from reports.numbers import Numbers, part
@@ -23,6 +23,10 @@ RESULTS = (
     sections.over_refusal,
     sections.helpfulness,
     tradeoff,
+    lab.curve,
+    lab.gates,
+    lab.trained,
+    lab.checkpoints,
     sections.details,
 )
 
