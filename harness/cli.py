@@ -13,6 +13,7 @@ from harness import __version__, progress
 from harness.commands.data import data
 from harness.commands.gate import baseline, compare, gate
 from harness.commands.judge import judge
+from harness.commands.lab import lab
 from harness.commands.merge import merge
 from harness.commands.options import given, settings_as_options, show
 from harness.commands.paper import paper
@@ -155,5 +156,5 @@ def doctor() -> None:
     sys.exit(0 if healthy else 2)
 
 
-for command in (gate, compare, baseline, score, judge, data, train, merge, paper, winrate):
+for command in (gate, compare, baseline, score, judge, data, train, merge, lab, paper, winrate):
     cli.add_command(command)

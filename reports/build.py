@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.metrics import attacked
 from harness.types import Record, Run
-from reports import sections
+from reports import lab, sections
 from reports.costs import costs
 from reports.findings import findings
 from reports.method import method, reproduce
@@ -30,6 +30,10 @@ RESULTS = (
     sections.over_refusal,
     sections.helpfulness,
     tradeoff,
+    lab.curve,
+    lab.gates,
+    lab.trained,
+    lab.checkpoints,
     sections.details,
 )
 
