@@ -13,6 +13,7 @@ from harness import __version__, progress
 from harness.commands.data import data
 from harness.commands.gate import baseline, compare, gate
 from harness.commands.judge import judge
+from harness.commands.lab import lab
 from harness.commands.merge import merge
 from harness.commands.options import given, settings_as_options, show
 from harness.commands.paper import paper
@@ -93,6 +94,8 @@ def run(config: Path | None, out: Path | None, fresh: bool, quiet: bool, **flags
     harness run --model smollm2-135m --adapter derta/ --adapter vanilla/
     harness run --model my-model --base-url http://localhost:8000/v1 --judge llm
     harness run --model smollm2-135m --set prefill.depths=0,20,80
+    harness run --model my-model --attacks pair,tap --budget queries=60,tokens=40000
+    harness run --model my-model --attacks replay --from-run runs/other-1a2b3c4d
     """
     progress.quiet = quiet
     spec = make_spec({**(read_yaml(config) if config else {}), **given(flags)})
@@ -102,6 +105,8 @@ def run(config: Path | None, out: Path | None, fresh: bool, quiet: bool, **flags
     if not quiet:
         show(done)
     click.echo(str(done.folder / "report.pdf"))
+    if done.info["status"] != "complete":
+        sys.exit(4)
 
 
 @cli.command()
@@ -151,5 +156,5 @@ def doctor() -> None:
     sys.exit(0 if healthy else 2)
 
 
-for command in (gate, compare, baseline, score, judge, data, train, merge, paper, winrate):
+for command in (gate, compare, baseline, score, judge, data, train, merge, lab, paper, winrate):
     cli.add_command(command)

@@ -21,6 +21,7 @@ from harness.errors import BudgetSpent, HarnessError, ModelError, UsageError
 from harness.judges.pairwise import Pairwise
 from harness.manifest import Manifest
 from harness.metrics import compute
+from harness.models.costs import Purse
 from harness.models.remember import Remembered
 from harness.plan import Case, Plan, make_judge, make_plan, open_helper, open_reference, open_targets, share
 from harness.store import Store, load, request_key, write_json
@@ -60,23 +61,28 @@ async def run_async(
     """`run`, for callers that have an event loop."""
     folder = Path(out) if out else default_folder(spec)
     check_folder(folder, spec, fresh=fresh)
+    purse = Purse(limit=spec.max_cost, prices=spec.prices, spent=earlier_cost(folder))
     async with AsyncExitStack() as stack:
-        opened = await open_targets(spec)
+        opened = await open_targets(spec, purse)
         stack.push_async_callback(close_all, opened)
         targets = opened[1:] if spec.skip_base else opened
         plan = make_plan(spec, targets)
-        attacker = await open_helper(spec.attacker, spec.attacker_base_url, spec, opened[0])
-        judging = await open_helper(spec.judge_model, spec.judge_base_url, spec, opened[0])
-        reference = await open_reference(spec, plan, opened[0])
+        attacker = await open_helper(spec.attacker, spec.attacker_base_url, spec, opened[0], purse)
+        judging = await open_helper(spec.judge_model, spec.judge_base_url, spec, opened[0], purse)
+        reference = await open_reference(spec, plan, opened[0], purse)
         helpers = [m for m in (attacker, judging, reference) if m is not None and m not in opened]
         stack.push_async_callback(close_all, helpers)
         store = stack.enter_context(Store(folder))
-        work = Work(spec, plan, store, targets, attacker, judging, reference)
+        work = Work(spec, plan, store, targets, attacker, judging, reference, purse)
         judges: list[Judge | Pairwise] = [*work.judges, *([work.comparer] if plan.pairs else [])]
         with Manifest.opened(folder, spec, plan, targets, judges) as manifest:
-            whole = await work.through(stages, manifest)
+            try:
+                whole = await work.through(stages, manifest)
+            finally:  # money that is gone is written down, whatever ends the run
+                manifest.spent(work.usage(), work.seconds)
+                manifest.learned(purse.told(), work.notes())
             write_json(folder / "metrics.json", [asdict(m) for m in compute(store.records.values())])
-            if whole:
+            if whole and not purse.refused:
                 manifest.complete()
     return write_reports(load(folder))
 
@@ -101,6 +107,13 @@ def check_folder(folder: Path, spec: RunSpec, *, fresh: bool) -> None:
         differs = [k for k in now if k in was and list_or_same(now[k]) != was[k]]
         hint = "name another folder with --out, or start over with --fresh"
         raise UsageError(f"{folder} holds a run with other settings ({', '.join(differs) or 'version'})", hint=hint)
+
+
+def earlier_cost(folder: Path) -> float:
+    """What earlier starts of this run have spent: a limit holds for all of them together."""
+    if not (folder / "run.json").exists():
+        return 0.0
+    return float(load(folder).info.get("budget", {}).get("cost_usd", 0.0))
 
 
 def list_or_same(value: Any) -> Any:
@@ -143,6 +156,7 @@ class Work:
     attacker: Model
     judging: Model
     reference: Model | None = None  # whose replies pairwise tasks compare with, where no file holds them
+    purse: Purse = field(default_factory=Purse)
     models: list[Remembered] = field(init=False)
     judges: list[Judge] = field(init=False)
     comparer: Pairwise = field(init=False)  # of pairwise tasks
@@ -322,13 +336,19 @@ class Work:
             if known is None or known.judgements != record.judgements:
                 self.store.put_record(record)
 
-    def usage(self) -> dict[str, int]:
-        """What this start has really sent."""
+    def notes(self) -> list[str]:
+        """What the models have to say for the report, some of it only learned on the way."""
+        every = [*self.targets, self.attacker, self.judging]
+        return list(dict.fromkeys(note for model in every for note in getattr(model, "notes", ())))
+
+    def usage(self) -> dict[str, float]:
+        """What this start has really sent, and what it cost at endpoints whose prices are known."""
         every = {id(m.usage): m.usage for m in [*self.models, *self.others]}.values()
         return {
             "requests": sum(u.requests for u in every),
             "tokens_in": sum(u.tokens_in for u in every),
             "tokens_out": sum(u.tokens_out for u in every),
+            **({"cost_usd": self.purse.spent - self.purse.before} if self.purse.known else {}),
         }
 
 

@@ -101,11 +101,8 @@ def evaluate(
     with silence():
         from lm_eval import simple_evaluate
 
-        wanted = {}
-        for task in tasks:
-            mine, name = share(range(size(task, spec)), spec.part()), task.config.task
-            wanted[name] = mine if items is None else [number for number in items[name] if number in set(mine)]
-        asked = [task for task in tasks if wanted[task.config.task]]  # lm-eval takes an empty list for all items
+        wanted = {task.config.task: mine(task, spec, items) for task in tasks}
+        asked = [task for task in tasks if wanted[task.config.task]]  # lm-eval takes no items for all of them
         if not asked:
             return {}
         done = simple_evaluate(
@@ -123,9 +120,11 @@ def evaluate(
     return samples
 
 
-def size(task: Any, spec: RunSpec) -> int:
-    """How many items of a task are asked."""
-    return min(len(task.eval_docs), spec.task_limit) if spec.task_limit else len(task.eval_docs)
+def mine(task: Any, spec: RunSpec, items: dict[str, list[int]] | None) -> list[int]:
+    """The numbers of a task's items that this run, or this part of one, asks."""
+    count = min(len(task.eval_docs), spec.task_limit) if spec.task_limit else len(task.eval_docs)
+    kept = None if items is None else set(items[task.config.task])
+    return [number for number in share(range(count), spec.part()) if kept is None or number in kept]
 
 
 def preferred(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

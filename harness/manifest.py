@@ -8,7 +8,7 @@ import os
 import platform
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, is_dataclass
 from datetime import UTC, datetime
@@ -54,7 +54,7 @@ class Manifest:
             "versions": versions(),
             "models": {m.name: {"can": sorted(m.can), **m.describe()} for m in models},
             "judges": {j.name: describe_judge(j) for j in judges},
-            "attacks": {a.name: settings(a) for a in plan.attacks},
+            "attacks": {a.name: {**settings(a), **plan.about.get(a.name, {})} for a in plan.attacks},
             "tasks": {
                 spec.behaviors: describe_set(plan.refuse, "behaviors"),
                 **{name: describe_set(found, "over-refusal") for name, found in plan.comply.items()},
@@ -69,11 +69,21 @@ class Manifest:
         manifest.write()
         yield manifest
 
-    def spent(self, usage: dict[str, int], seconds: dict[str, float]) -> None:
+    def spent(self, usage: Mapping[str, float], seconds: dict[str, float]) -> None:
         """Adds what this start has spent to what earlier ones did."""
         now_spent = {**usage, **{f"seconds_{name}": value for name, value in seconds.items()}}
         names = {**self.before, **now_spent}
-        self.info["budget"] = {k: round(self.before.get(k, 0) + now_spent.get(k, 0), 3) for k in names}
+        self.info["budget"] = {k: round(self.before.get(k, 0) + now_spent.get(k, 0), 6) for k in names}
+        self.write()
+
+    def learned(self, cost: dict[str, Any], notes: Sequence[str]) -> None:
+        """What is only known when the work is done: how money was counted, and what models had to say on the way."""
+        if cost["refused"]:
+            over = f"{cost['refused']:,} requests were not sent: they could have passed --max-cost {cost['limit']:g}"
+            notes = [*notes, f"{over}. A higher limit goes on from here."]
+        if cost["prices"] or cost["unknown"]:
+            self.info["cost"] = cost
+        self.info["notes"] = list(dict.fromkeys([*self.info["notes"], *notes]))
         self.write()
 
     def note(self, text: str) -> None:

@@ -11,14 +11,13 @@ from harness import registry
 from harness.config import ATTACKS, TASKS, RunSpec
 from harness.errors import UnknownName, UsageError
 from harness.metrics import CONTRAST
+from harness.models.costs import Purse
 from harness.models.libraries import hush
 from harness.models.open import open_models
-from harness.models.options import ModelOptions
+from harness.models.source import find_adapter
 from harness.types import Attack, Behavior, Model, sha
 
 T = TypeVar("T")
-
-BUNDLED = Path(__file__).parent / "train" / "adapters"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +43,7 @@ class Plan:
     subsets: dict[str, tuple[Behavior, ...]] = field(default_factory=dict)  # attack -> all it is tried on
     part: tuple[int, int] = (0, 1)  # which part of how many this run does
     notes: tuple[str, ...] = ()
+    about: dict[str, dict[str, Any]] = field(default_factory=dict)  # what each attack says of itself for run.json
     twins: bool = False  # what must be answered is asked under every attack too
 
     def work(self) -> list[tuple[Attack, Behavior]]:
@@ -123,8 +123,10 @@ def make_plan(spec: RunSpec, models: Sequence[Model]) -> Plan:
     notes = []
     attacks = []
     wanted = [name for given in spec.attacks for name in (ATTACKS if given == "all" else (given,))]
+    if spec.from_run:
+        wanted.append("replay")
     for name in dict.fromkeys(wanted):
-        attack: Attack = registry.make("attack", name, spec.options_of(name))
+        attack: Attack = registry.make("attack", name, options_of(name, spec))
         lacking = attack.needs - can
         if lacking and "all" in spec.attacks:
             notes.append(f"attack {name} left out: {spec.model} can't do {', '.join(sorted(lacking))}")
@@ -135,8 +137,11 @@ def make_plan(spec: RunSpec, models: Sequence[Model]) -> Plan:
             attacks.append(attack)
     refuse = behaviors(spec.behaviors, spec)
     tasks, pairs, missing = load_tasks(spec, logprobs="logprobs" in can)
+    about = {attack.name: attack.describe(refuse, can) for attack in attacks}
+    notes += [note for told in about.values() for note in told.pop("notes", ())]
     return Plan(
         attacks=tuple(attacks),
+        about=about,
         refuse=refuse,
         comply={name: behaviors(name, spec) for name in spec.overrefusal},
         twins=spec.twins,
@@ -145,8 +150,13 @@ def make_plan(spec: RunSpec, models: Sequence[Model]) -> Plan:
         pairs=pairs,
         subsets=drawn(spec, attacks, refuse),
         part=spec.part(),
-        notes=(*notes, *missing),
+        notes=(*dict.fromkeys(note for m in models for note in getattr(m, "notes", ())), *notes, *missing),
     )
+
+
+def options_of(name: str, spec: RunSpec) -> dict[str, Any]:
+    """The settings of an attack; --from-run is one of replay's."""
+    return {**({"run": spec.from_run} if name == "replay" else {}), **spec.options_of(name)}
 
 
 def drawn(spec: RunSpec, attacks: Sequence[Attack], refuse: Sequence[Behavior]) -> dict[str, tuple[Behavior, ...]]:
@@ -178,50 +188,41 @@ def load_tasks(spec: RunSpec, *, logprobs: bool) -> tuple[dict[str, Any], dict[s
     return tasks, pairs, notes
 
 
-async def open_targets(spec: RunSpec) -> list[Model]:
-    """The models under attack: the base, then each adapter, named after its folder."""
+async def open_targets(spec: RunSpec, purse: Purse | None = None) -> list[Model]:
+    """The models under attack: the base, then each adapter, named after its folder. `purse` pays for endpoints."""
     hush()
-    return await open_models(spec.model, spec.target_options(), adapters(spec))
+    return await open_models(spec.model, replace(spec.target_options(), purse=purse), adapters(spec))
 
 
 def adapters(spec: RunSpec) -> dict[str, Path]:
-    """Each adapter's folder under its label, the folder's name; a bundled one goes by its name alone.
+    """Each adapter's folder under its label, the last part of its name.
 
-    Raises UsageError when there is no such folder, or when two share a name.
+    Raises UsageError when there is no such adapter, or when two share a name.
     """
-    found = {folder.name: folder for folder in map(adapter_folder, spec.adapter)}
+    found = dict(find_adapter(name, spec.target_options()) for name in spec.adapter)
     if len(found) < len(spec.adapter):
         raise UsageError("two adapters have the same folder name", hint="rename one: the name labels it in the report")
     return found
 
 
-def adapter_folder(name: str) -> Path:
-    """A folder, or the bundled adapter of that name. Raises UnknownName."""
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        return folder
-    if (BUNDLED / name).is_dir():
-        return BUNDLED / name
-    known = [path.name for path in BUNDLED.glob("*") if path.is_dir()]
-    raise UnknownName("adapter", name, known, hint=f"a folder, or bundled: {', '.join(known) or 'none'}")
-
-
-async def open_helper(reference: str, base_url: str, spec: RunSpec, default: Model) -> Model:
+async def open_helper(
+    reference: str, base_url: str, spec: RunSpec, default: Model, purse: Purse | None = None
+) -> Model:
     """The attacker's or the judge's model: a model of its own, or the one under attack."""
     if not reference:
         return default
-    options = ModelOptions(base_url=base_url or None, api_key_env=spec.api_key_env, concurrency=spec.concurrency)
-    [model] = await open_models(reference, options)
+    own: dict[str, Any] = {"base_url": base_url or None, "chat": None, "max_model_len": None, "capabilities": ()}
+    [model] = await open_models(reference, replace(spec.target_options(), purse=purse, **own))
     return model
 
 
-async def open_reference(spec: RunSpec, plan: Plan, default: Model) -> Model | None:
+async def open_reference(spec: RunSpec, plan: Plan, default: Model, purse: Purse) -> Model | None:
     """The model whose replies pairwise tasks compare with; None where there are none, or a file or task has them."""
     from harness.winrate import from_file
 
     if not plan.pairs or not spec.reference or from_file(spec.reference):
         return None
-    return await open_helper(spec.reference, spec.reference_base_url, spec, default)
+    return await open_helper(spec.reference, spec.reference_base_url, spec, default, purse)
 
 
 def make_judge(name: str, spec: RunSpec, model: Model) -> Any:

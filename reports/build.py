@@ -8,13 +8,14 @@ from typing import Any
 
 from harness.metrics import attacked
 from harness.types import Record, Run
-from reports import sections
+from reports import lab, sections
 from reports.costs import costs
 from reports.findings import findings
 from reports.method import method, reproduce
 from reports.numbers import Numbers, part
 from reports.published import published
 from reports.tradeoff import tradeoff
+from reports.transfer import transfer
 from reports.view import Cell, Fact, Finding, Row, Section, Table, Tile, View
 from reports.words import DASH, clean, clip, count, duration, interval, known, listing, percent, plural
 
@@ -22,12 +23,17 @@ RESULTS = (
     published,
     sections.side_by_side,
     sections.attacks,
+    transfer,
     costs,
     sections.depth,
     sections.refusals,
     sections.over_refusal,
     sections.helpfulness,
     tradeoff,
+    lab.curve,
+    lab.gates,
+    lab.trained,
+    lab.checkpoints,
     sections.details,
 )
 

@@ -33,8 +33,8 @@ def length_controlled(
     """From preferences in [0, 1] (a tie is 0.5) and how much longer each reply was than its reference.
 
     Comparisons that share a cluster hang together. Half a win and half a loss at equal length are added: they keep the
-    rate off 0 and 1, and the interval open when all came out alike. Raises ValueError without comparisons, or for a
-    preference outside [0, 1].
+    rate off 0 and 1, and the interval open when all came out alike. Raises ValueError without comparisons, or for
+    a preference outside [0, 1].
     """
     import numpy as np
     from scipy.stats import t
