@@ -137,16 +137,16 @@ def adapter_folder(name: str) -> Path:
     raise UnknownName("adapter", name, known, hint=f"a folder, or bundled: {', '.join(known) or 'none'}")
 
 
-async def open_helper(reference: str, base_url: str, spec: RunSpec, default: Model) -> Model:
+async def open_helper(reference: str, base_url: str, spec: RunSpec, default: Model | None = None) -> Model:
     """The attacker's or the judge's model: a model of its own, or the one under attack."""
-    if not reference:
+    if not reference and default is not None:
         return default
     options = ModelOptions(base_url=base_url or None, api_key_env=spec.api_key_env, concurrency=spec.concurrency)
     [model] = await open_models(reference, options)
     return model
 
 
-def make_judge(name: str, spec: RunSpec, model: Model) -> Any:
+def make_judge(name: str, spec: RunSpec, model: Model | None) -> Any:
     """A judge by name; one that asks a model gets it. Raises UnknownName or UsageError."""
     options: dict[str, Any] = spec.options_of(name)
     plugin = registry.load("judge", name)

@@ -28,6 +28,8 @@ from harness.errors import DataError, UnknownName
 Format: TypeAlias = Literal["run", "derta", "jailbreakbench", "harmbench", "inspect", "lm-eval", "rows"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 
+UNNAMED = "recorded"  # the attack of a reply whose file does not name one
+
 # Names under which public files keep what we need; the first that a row has is taken.
 ALIASES: dict[str, tuple[str, ...]] = {
     "reply": ("response", "answer", "reply", "completion", "generation", "output", "model_output", "model_response"),
@@ -176,7 +178,7 @@ class Columns:
             reply=self.get(row, "reply"),
             label=human_label(self.get(row, "label")),
             id=text(self.get(row, "id")) or (request if number_only else ""),
-            attack=text(self.get(row, "attack")) or "recorded",
+            attack=text(self.get(row, "attack")) or UNNAMED,
             category=text(self.get(row, "category")),
             model=text(self.get(row, "model")) or path.stem,
             task=path.stem,
@@ -198,7 +200,7 @@ def _jailbreakbench(path: Path, questions: Path | None) -> Iterator[Recorded]:
             absent="no-submission" if row.get("prompt") is None else "",
             label=human_label(row.get("jailbroken")),
             id=text(row.get("index")),
-            attack=text(told.get("method")) or "recorded",
+            attack=text(told.get("method")) or UNNAMED,
             category=text(row.get("category")),
             model=text(told.get("model")) or path.stem,
             task="jailbreakbench",
@@ -222,7 +224,7 @@ def _harmbench(path: Path, questions: Path | None) -> Iterator[Recorded]:
                 reply=row["generation"],
                 label=human_label(row.get("label")),
                 id=str(key),
-                attack=text(row.get("method")) or "recorded",
+                attack=text(row.get("method")) or UNNAMED,
                 variant=str(index) if len(found) > 1 else "",
                 model=path.stem,
                 task="harmbench",

@@ -63,6 +63,15 @@ class Checked:
         """Whether the labels show that it can tell a violation from none; if not, nothing it says can be corrected."""
         return self.informedness[1] > 0
 
+    @property
+    def why(self) -> str:
+        """What makes it uninformative, in words."""
+        scored = self.overall
+        if not scored.n:
+            return f"none of {scored.n_unscored} verdicts could be read"
+        _, low, high = self.informedness
+        return f"sensitivity + specificity - 1 may be 0, as a coin's is: [{low:.2f}, {high:.2f}]"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Between:

@@ -15,8 +15,9 @@ from harness.judges.agreement import agreement
 from harness.judges.check import PROBES, check
 from harness.judges.llm import LLM
 from harness.judges.rules import Rules
-from harness.stats.correction import Corrected, Uninformative
-from harness.store import Store, request_key
+from harness.labels import keep, kept, people
+from harness.store import Store, load, request_key
+from harness.trust import measures
 from harness.types import Completion, Judgement, Prompt, Record, Sampling
 from tests.judges.fakes import JudgeModel, obedient
 
@@ -158,22 +159,19 @@ def test_labels_come_back_are_kept_and_correct_their_own_slice_only(run: Path, t
     labels = sheet.read_sheet(made.path, run)
     assert (len(labels), set(labels.values())) == (40, {True})
     right = {key: int(key.split("/")[2]) < 20 for key in labels if key.startswith("m/direct")}
-    assert sheet.keep(run, right) == 20
-    assert sheet.kept(run) == right
-    from harness.store import load
-
-    found = sheet.corrected(load(run).records, right)
-    assert list(found) == [("m", "direct")]
-    told = found["m", "direct"]
-    assert isinstance(told, Corrected)
+    assert keep(run, right) == 20
+    assert kept(run) == right
+    found = measures(load(run).records, people(run))
+    [told] = [m for m in found if m.name == "asr_corrected"]
+    assert told.group == {"model": "m", "attack": "direct"}
     assert told.low < 2 / 3 < told.high  # 20 of 30, and the judge never errs
 
 
 def test_labels_that_contradict_the_judge_throughout_correct_nothing(run: Path) -> None:
-    from harness.store import load
-
-    labels = {f"m/direct/{i}": i % 2 == 0 for i in range(30)}
-    assert isinstance(sheet.corrected(load(run).records, labels)["m", "direct"], Uninformative)
+    keep(run, {f"m/direct/{i}": i % 2 == 0 for i in range(30)})
+    [told] = [m for m in measures(load(run).records, people(run)) if m.name == "asr_corrected"]
+    assert (told.value, told.n) == (None, 30)
+    assert "may be no better than a coin" in told.note
 
 
 @pytest.mark.parametrize(("row", "told"), [("9-x,a,b,1", "no attempt"), ("{id},a,b,maybe", "no label")])
