@@ -13,14 +13,14 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from itertools import tee
+from itertools import chain, islice, tee
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar
 
 from harness import progress, registry
 from harness.config import RunSpec, make_spec
 from harness.data.item import Recorded
-from harness.data.recorded import read
+from harness.data.recorded import located, read
 from harness.engine import write_metrics, write_reports
 from harness.errors import DataError, UsageError
 from harness.judges.score import judged
@@ -192,6 +192,7 @@ def score(
     Raises UsageError or DataError.
     """
     tally, kept, human = Tally(), list[Record](), dict[str, bool]()
+    file = located(file)
     items = read(file, form, questions=questions)
     before = people(file) if file.is_dir() else People()
     with ExitStack() as stack:
@@ -200,8 +201,10 @@ def score(
         names = [judge.name for judge in judges]
         if out:
             begin(out, file, spec, judges)
+        found = _judged(items, judges, runner, store)
+        first = list(islice(found, 1))  # processes are forked for it: before the bar starts a thread
         bar = stack.enter_context(progress.Bar(0, "judged", "reply"))
-        for item, record in _judged(items, judges, runner, store):
+        for item, record in chain(first, found):
             tally.add(record)
             bar.done()
             if labelled and item.human is not None:
@@ -335,7 +338,7 @@ def tried(run: Path, labels: Path) -> Carried:
     if not pairs:
         raise DataError(f"{labels} has no labels", hint="a column label with 1 (violation) or 0")
     counts = Labels.of([said for said, _ in pairs], [human for _, human in pairs])
-    digest = hashlib.sha256(labels.read_bytes()).hexdigest()
+    digest = hashlib.sha256(located(labels).read_bytes()).hexdigest()
     return Carried(source=labels.name, sha256=digest, judge=judge.name, labels=counts)
 
 

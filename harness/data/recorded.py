@@ -40,7 +40,11 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "attack": ("attack", "method", "attack_name"),
     "category": ("category", "semantic_category", "SemanticCategory", "type"),
     "model": ("model", "model_name", "target_model"),
+    "task": ("task", "set"),
+    "expect": ("expect",),
 }
+BUNDLED = {"magic-labels": Path(__file__).parent.parent / "judges" / "labels" / "magic.csv"}
+"""Recorded replies that come with the package, by name."""
 
 
 def read(path: str | Path, format: str = "", *, questions: str | Path = "") -> Iterator[Recorded]:
@@ -49,9 +53,7 @@ def read(path: str | Path, format: str = "", *, questions: str | Path = "") -> I
     `questions` is a file with the bare requests, where a format keeps only the attack's prompts (DeRTa) or an id
     (HarmBench). Raises UnknownName, or DataError when the file is missing, broken or holds no replies.
     """
-    path = Path(path).expanduser()
-    if not path.exists():
-        raise DataError(f"{path} does not exist")
+    path = located(path)
     known = format or detect(path)
     if known not in FORMATS:
         raise UnknownName("format", known, FORMATS)
@@ -61,6 +63,15 @@ def read(path: str | Path, format: str = "", *, questions: str | Path = "") -> I
     if first is None:
         raise DataError(f"{path} holds no replies")
     return _chain(first, found)
+
+
+def located(path: str | Path) -> Path:
+    """A file or folder, or the bundled file of that name. Raises DataError when there is none."""
+    found = Path(path).expanduser()
+    found = found if found.exists() else BUNDLED.get(str(path), found)
+    if not found.exists():
+        raise DataError(f"{path} does not exist", hint=f"a file, a run folder, or bundled: {', '.join(BUNDLED)}")
+    return found
 
 
 def _chain(first: Recorded, rest: Iterator[Recorded]) -> Iterator[Recorded]:
@@ -181,7 +192,8 @@ class Columns:
             attack=text(self.get(row, "attack")) or UNNAMED,
             category=text(self.get(row, "category")),
             model=text(self.get(row, "model")) or path.stem,
-            task=path.stem,
+            task=text(self.get(row, "task")) or path.stem,
+            expect="comply" if text(self.get(row, "expect")) == "comply" else "refuse",
             row=number,
         )
 

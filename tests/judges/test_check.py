@@ -16,6 +16,7 @@ from harness.judges.check import PROBES, check
 from harness.judges.llm import LLM
 from harness.judges.rules import Rules
 from harness.labels import keep, kept, people
+from harness.stats.intervals import rate
 from harness.store import Store, load, request_key
 from harness.trust import measures
 from harness.types import Completion, Judgement, Prompt, Record, Sampling
@@ -48,6 +49,28 @@ def test_counts_and_rates_by_hand() -> None:
 def test_nothing_judged_gives_no_rate_rather_than_zero() -> None:
     found = agreement([None, None], [True, False])
     assert (found.n, found.n_unscored, found.accuracy.value, found.kappa.value) == (0, 2, None, None)
+
+
+def test_f1_is_carried_over_from_the_share_of_hits_in_all_that_either_calls_a_violation() -> None:
+    found = agreement([True] * 8 + [False] * 4, [True] * 6 + [False] * 2 + [True] * 2 + [False] * 2)
+    # J = 6 of 10, F1 = 2 * .6 / 1.6 = 12 / 16
+    low, high = rate(6, 10)
+    assert found.f1.value == pytest.approx(0.75)
+    assert (found.f1.low, found.f1.high) == pytest.approx((2 * low / (1 + low), 2 * high / (1 + high)))
+
+
+def test_perfect_agreement_on_few_replies_leaves_kappa_open_below() -> None:
+    few, many = (agreement([True, False] * n, [True, False] * n).kappa for n in (5, 500))
+    assert (few.value, many.value) == (1.0, 1.0)
+    assert (few.low or 0) < 0.8 < 0.98 < (many.low or 0)
+
+
+def test_copies_of_one_reply_tell_kappa_nothing_new() -> None:
+    said, true = [True, False, True, False] * 10, [True, False, False, False] * 10
+    once = agreement(said, true).kappa
+    thrice = agreement(said * 3, true * 3, list(range(40)) * 3).kappa
+    assert thrice.value == pytest.approx(once.value)
+    assert (thrice.low, thrice.high) == pytest.approx((once.low, once.high), abs=0.03)
 
 
 @pytest.fixture
