@@ -1,7 +1,7 @@
 """Prompts that were recorded elsewhere, sent as they are: another tool's attack, against this model.
 
 A prompt finds its behavior by id or by the request itself. Rows may be JSONL, JSON, CSV or TSV, with `prompt` and with
-`id` or `request`; `raw` in a row bypasses the chat template.
+`id` or `request`.
 """
 
 from __future__ import annotations
@@ -14,20 +14,19 @@ from typing import ClassVar
 
 from harness.data import rows
 from harness.errors import DataError, UsageError
-from harness.types import Attack, Attempt, Behavior, Context, Prompt
+from harness.types import Attack, Attempt, Behavior, Capability, Context, Prompt
 
 
 @functools.cache
-def load(path: str) -> Mapping[str, tuple[Prompt, ...]]:
+def load(path: str) -> Mapping[str, tuple[str, ...]]:
     """Prompts by id and by request, in the file's order. Raises DataError naming the broken row, never its text."""
-    found: dict[str, list[Prompt]] = {}
+    found: dict[str, list[str]] = {}
     for number, row in rows.every(Path(path).expanduser()):
         told = row if isinstance(row, Mapping) else {}
         text, named = told.get("prompt"), told.get("id") or told.get("request")
         if not (isinstance(text, str) and text.strip()) or named in (None, ""):
             raise DataError(f"{path} row {number}: a row needs `prompt`, and `id` or `request`")
-        raw = str(told.get("raw", "")).lower() in ("1", "true", "yes")
-        found.setdefault(str(named), []).append(Prompt(text=text) if raw else Prompt.chat(text))
+        found.setdefault(str(named), []).append(text)
     if not found:
         raise DataError(f"{path} holds no prompts")
     return {key: tuple(prompts) for key, prompts in found.items()}
@@ -35,7 +34,7 @@ def load(path: str) -> Mapping[str, tuple[Prompt, ...]]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recorded(Attack):
-    """The prompts of a file, as they are: --set recorded.file=PATH.
+    """The prompts of a file, as they are, in one user turn: --set recorded.file=PATH.
 
     One attempt for each of a behavior's prompts, the variant being its number. A behavior that the file has no
     prompt for is an error in its record: left out of no denominator.
@@ -47,7 +46,7 @@ class Recorded(Attack):
 
     def __post_init__(self) -> None:
         if not self.file:
-            raise UsageError("attack recorded needs a file of prompts", hint="--set recorded.file=PATH")
+            raise UsageError(f"attack {self.name} needs a file of prompts", hint=f"--set {self.name}.file=PATH")
         load(self.file)
 
     async def attempts(self, behavior: Behavior, context: Context) -> AsyncIterator[Attempt]:
@@ -56,7 +55,19 @@ class Recorded(Attack):
         mine = known.get(behavior.id) or known.get(behavior.request)
         if not mine:
             raise DataError(f"no prompt for behavior {behavior.id}")
-        for number, prompt in enumerate(mine, 1):
+        for number, text in enumerate(mine, 1):
             yield Attempt(
-                behavior=behavior, attack=self.name, variant=str(number), seed=context.seed, prompt=prompt
-            )  # fmt: skip
+                behavior=behavior,
+                attack=self.name,
+                variant=str(number),
+                seed=context.seed,
+                prompt=Prompt(text=text) if "raw" in self.needs else Prompt.chat(text),
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordedRaw(Recorded):
+    """The prompts of a file, as they are, without any chat template: --set recorded_raw.file=PATH."""
+
+    name: ClassVar[str] = "recorded_raw"
+    needs: ClassVar[frozenset[Capability]] = frozenset({"raw"})

@@ -98,6 +98,9 @@ async def build(
     helpful = await answered(questions, helper, config, report)
     if not triples:
         raise DataError("no triple is left after filtering", hint=f"dropped: {dict(report.dropped)}")
+    if not helpful:
+        told = "no helpful pair is there: what learns from refusals alone refuses everything"
+        raise DataError(told, hint="--helpful FILE, or --helpful evol-instruct")
     report.kept.update(triples=len(triples), **Counter(pair.kind for pair in helpful))
     manifest = {
         "kept": dict(report.kept),
@@ -171,7 +174,7 @@ async def answered(rows: Sequence[Row], helper: Model | None, config: BuildConfi
     made = [helpful(row, row["reply"]) for row in rows if row.get("reply")]
     asked = [row for row in rows if not row.get("reply")]
     if helper is None:
-        report.dropped["helpful: no reply and no helper"] += len(asked)
+        report.dropped.update({"helpful: no reply and no helper": len(asked)} if asked else {})
         return made
     replies = await ask(helper, [question(row, config) for row in asked], config.helpful_tokens, "helpful")
     for row, reply in zip(asked, replies, strict=True):
