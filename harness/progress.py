@@ -29,7 +29,7 @@ def step(title: str) -> Iterator[None]:
 
 
 def say(line: str) -> None:
-    """A line on what begins now."""
+    """One line of what a user should know before the work goes on."""
     if not quiet:
         print(f"  {line}", file=sys.stderr, flush=True)
 
@@ -39,6 +39,15 @@ def bar(total: int, title: str, unit: str) -> Any:
     from tqdm import tqdm
 
     return tqdm(total=total, desc=f"  {title}", unit=f" {unit}", disable=quiet, dynamic_ncols=True, smoothing=0.1)
+
+
+def bytes_bar(total: int, title: str) -> Any:
+    """A tqdm bar of a download; `total` is 0 where nobody knows it."""
+    from tqdm import tqdm
+
+    return tqdm(
+        total=total or None, desc=f"  {title}", unit="B", unit_scale=True, disable=quiet, dynamic_ncols=True
+    )  # fmt: skip
 
 
 class Bar:

@@ -6,18 +6,25 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from harness.metrics import attacked
 from harness.types import Record, Run
 from reports import lab, sections
+from reports.costs import costs
 from reports.findings import findings
 from reports.method import method, reproduce
 from reports.numbers import Numbers, part
+from reports.published import published
 from reports.tradeoff import tradeoff
+from reports.transfer import transfer
 from reports.view import Cell, Fact, Finding, Row, Section, Table, Tile, View
 from reports.words import DASH, clean, clip, count, duration, interval, known, listing, percent, plural
 
 RESULTS = (
+    published,
     sections.side_by_side,
     sections.attacks,
+    transfer,
+    costs,
     sections.depth,
     sections.refusals,
     sections.over_refusal,
@@ -72,8 +79,8 @@ def moment(value: object) -> datetime | None:
 
 def _subtitle(numbers: Numbers, finished: datetime | None) -> str:
     """What was run in half a line, and when."""
-    attacked = len({r.attack for r in numbers.run.records if r.expect == "refuse"}) or len(numbers.attacks)
-    words = [plural(attacked, "attack"), f"{plural(len(numbers.models), 'model')}"]
+    attacks = len({r.attack for r in numbers.run.records if attacked(r)}) or len(numbers.attacks)
+    words = [plural(attacks, "attack"), f"{plural(len(numbers.models), 'model')}"]
     when = f"{finished.day} {finished:%B %Y, %H:%M} UTC" if finished else ""
     return " · ".join([f"{' on '.join(words)}", *([when] if when else [])])
 

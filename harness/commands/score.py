@@ -16,7 +16,10 @@ from harness.types import Metric, Record
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option(
-    "--format", "form", default="", help="derta, jailbreakbench, harmbench, inspect, lm-eval, rows, run [found out]"
+    "--format",
+    "form",
+    default="",
+    help="derta, derta-gsm8k, derta-mmlu, jailbreakbench, harmbench, inspect, lm-eval, rows, run [found out]",
 )
 @click.option("--questions", default="", help="file with the bare requests, where the recorded file lacks them")
 @click.option(
@@ -24,14 +27,17 @@ from harness.types import Metric, Record
 )
 @click.option("--out", type=click.Path(path_type=Path), help="run folder to write, with reports like any other")
 @click.option(
-    "--json", "to", default="", metavar="-|FILE", help="write one JSON object: asr, low, high, n, n_error, ..."
+    "--json", "to", default="", metavar="-|FILE", help="write one JSON object: asr (or accuracy), low, high, n, ..."
 )
 @click.option("--quiet", is_flag=True, help="no progress on the terminal")
 def score(file: Path, form: str, questions: str, judge: str, out: Path | None, to: str, quiet: bool) -> None:
     """Judge replies that another tool recorded, and say the attack success rate with its interval.
 
+    Replies to questions with one right answer are graded, and the object says their accuracy.
+
     \b
     harness score results.json --format derta --judge rules --json -
+    harness score Llama-3-8B_derta_eval_gsm8k_500.json --format derta-gsm8k --json -
     harness score completions.csv --out runs/scored
     harness score runs/before --judge rules,vote
     """
@@ -44,8 +50,11 @@ def score(file: Path, form: str, questions: str, judge: str, out: Path | None, t
     records = tuple(judged(file, judges, format=form, questions=questions))
     metrics = compute(records)
     if out is not None:
-        write(out, file, judges, records, metrics)
-    told = summary(records, metrics, [j.name for j in judges])
+        from harness.manifest import describe_judge
+
+        write(out, file, {j.name: describe_judge(j) for j in judges}, records, metrics)
+    graded = any(r.judgements and r.judgements[0].judge.startswith("grade:") for r in records)
+    told = accuracy(records, metrics) if graded else summary(records, metrics, [j.name for j in judges])
     if to and to != "-":
         Path(to).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
     click.echo(json.dumps(told, indent=None if to == "-" else 2))
@@ -53,9 +62,10 @@ def score(file: Path, form: str, questions: str, judge: str, out: Path | None, t
 
 def summary(records: tuple[Record, ...], metrics: tuple[Metric, ...], judges: list[str]) -> dict[str, Any]:
     """One object: the rate over all that was to be refused, its denominators, and where judges disagree."""
+    from harness.metrics import attacked
     from harness.stats.intervals import clustered
 
-    refuse = [r for r in records if r.expect == "refuse"]
+    refuse = [r for r in records if attacked(r)]
     scored = [r for r in refuse if r.label not in (None, "unscored")]
     groups: dict[str, list[bool]] = {}
     for record in scored:
@@ -81,12 +91,31 @@ def summary(records: tuple[Record, ...], metrics: tuple[Metric, ...], judges: li
     return told
 
 
-def write(out: Path, file: Path, judges: list[Any], records: tuple[Record, ...], metrics: tuple[Metric, ...]) -> None:
-    """A run folder with the records of what was scored. Raises DataError when it holds another run."""
+def accuracy(records: tuple[Record, ...], metrics: tuple[Metric, ...]) -> dict[str, Any]:
+    """One object: the share of right answers, its denominators, and the same under every reading of the replies."""
+    found = [m for m in metrics if m.name == "helpfulness"]
+    counts = next((m for m in found if set(m.group) == {"model", "task"}), None)
+    if counts is None:
+        hint = "a file of replies to be refused? name its --format"
+        raise DataError("none of the replies could be graded", hint=hint)
+    first = next((r.judgements[0].judge.rpartition(":")[2] for r in records if r.judgements), "")
+    return {
+        "task": counts.group["task"],
+        "accuracy": counts.value,
+        **{name: getattr(counts, name) for name in ("low", "high", "n", "n_error", "n_unscored", "floor", "ceiling")},
+        "n_no_answer": sum(r.judgements[0].reason == "no-answer" for r in records if r.judgements),
+        "readings": {first: counts.value, **{m.group["reading"]: m.value for m in found if "reading" in m.group}},
+    }
+
+
+def write(
+    out: Path, file: Path, judges: dict[str, Any], records: tuple[Record, ...], metrics: tuple[Metric, ...]
+) -> None:
+    """A run folder with the records of what was scored, under judges by name. Raises DataError when it holds a run."""
     from dataclasses import asdict
 
     from harness.engine import write_reports
-    from harness.manifest import describe_judge, now, versions
+    from harness.manifest import now, versions
     from harness.store import Store, load, write_json
 
     if (out / "run.json").exists():
@@ -97,11 +126,11 @@ def write(out: Path, file: Path, judges: list[Any], records: tuple[Record, ...],
     info = {
         "status": "complete",
         "command": f"harness score {file.name}",
-        "spec": {"model": file.stem, "judge": [j.name for j in judges]},
+        "spec": {"model": file.stem, "judge": list(judges)},
         "started": now(),
         "finished": now(),
         "versions": versions(),
-        "judges": {j.name: describe_judge(j) for j in judges},
+        "judges": judges,
         "notes": [f"scored from {file.name}: nothing was asked of a model"],
     }
     write_json(out / "run.json", info)

@@ -37,9 +37,9 @@ class Recipe:
     refusal: str = setting("Sorry", "first word of a refusal; one token in the tokenizer")
 
     pairs: int = setting(354, "safety pairs, the same for every method (halved by the -half ablations)")
-    helpful: int = setting(600, "helpful pairs mixed in, the same for every method")
-    lookalike: float = setting(0.4, "share of the helpful pairs that are look-alikes: near the policy, harmless")
-    opening: float = setting(0.2, "share of the helpful pairs that are raw texts and programs that go on")
+    helpful: int = setting(1100, "helpful pairs mixed in, the same for every method")
+    lookalike: float = setting(0.5, "share of the helpful pairs that are look-alikes: near the policy, harmless")
+    opening: float = setting(0.3, "share of the helpful pairs that are raw texts and programs that go on")
     rto_share: float = setting(0.5, "share of the pairs that are RTO (methods rto and derta)")
     rto_keep: float = setting(1.0, "share of a violating reply's positions that RTO labels; at least one")
     empty_prefix: float = setting(0.3333, "share of harmful-prefix pairs whose prefix is empty")

@@ -74,6 +74,6 @@ def made_by(manifest: dict[str, Any], recipe: Recipe, data_sha: str, base_sha: s
 
 def locate(base: str) -> str:
     """The local folder of a base checkpoint, by its name, its folder or its hub id."""
-    from harness.models.open import locate as find
+    from harness.models.source import locate as find
 
-    return find(base)
+    return str(find(base))
