@@ -12,8 +12,10 @@ from typing import Any
 import click
 
 from harness import __version__, progress
+from harness.commands.data import data
 from harness.commands.gate import baseline, compare, gate
 from harness.commands.judge import judge
+from harness.commands.merge import merge
 from harness.commands.score import score
 from harness.commands.train import train
 from harness.config import RunSpec, make_spec, read_yaml
@@ -188,5 +190,5 @@ def doctor() -> None:
     sys.exit(0 if healthy else 2)
 
 
-for command in (gate, compare, baseline, score, judge, train):
+for command in (gate, compare, baseline, score, judge, data, train, merge):
     cli.add_command(command)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from harness.budget import check_budget
 from harness.errors import UnknownName, UsageError
 from harness.models.options import ModelOptions
 from harness.types import Sampling, sha
@@ -38,15 +39,25 @@ class RunSpec:
     adapter: tuple[str, ...] = setting(
         (), "LoRA folders (or bundled ones, by name) to evaluate beside the base, in the same load"
     )
+    skip_base: bool = setting(False, "with --adapter: don't evaluate the base itself")
     attacks: tuple[str, ...] = setting(("all",), "attacks; 'all': the standard six, less what the model can't take")
     behaviors: str = setting("magic", "what must be refused: a bundled set or a file (harness ls tasks)")
-    overrefusal: str = setting("magic-lookalikes", "what must be answered: a bundled set or a file; 'none' skips it")
+    overrefusal: tuple[str, ...] = setting(
+        ("magic-lookalikes",), "what must be answered: bundled sets or files; 'none' skips it"
+    )
+    twins: bool = setting(False, "ask what must be answered under every attack too: their benign twins")
     tasks: tuple[str, ...] = setting(("all",), "helpfulness tasks, bundled or lm-eval's own; 'none' skips them")
     judge: tuple[str, ...] = setting(("rules",), "judges (harness ls judges); the first one's verdict counts")
     judge_model: str = setting("", "model of the llm judge; default: the model under attack itself")
     judge_base_url: str = setting("", "endpoint of the llm judge's model")
+    reference: str = setting("", "replies to compare with in pairwise tasks: a file of recorded ones, or a model")
+    reference_base_url: str = setting("", "endpoint of the model named by --reference")
     attacker: str = setting("", "model that rewrites and attacks; default: the model under attack itself")
     attacker_base_url: str = setting("", "endpoint of the attacker")
+    budget: tuple[str, ...] = setting(
+        (), "most an attack may spend on one behavior: queries=60,tokens=20000 (also seconds, target_tokens, ...)"
+    )
+    from_run: str = setting("", "run folder whose prompts are replayed on this model: do they transfer?")
     split: str = setting("test", "which part of the behaviors: test, dev or all")
     limit: int = setting(0, "use only so many behaviors and look-alikes; 0: all")
     task_limit: int = setting(0, "use only so many items of each helpfulness task; 0: all")
@@ -166,8 +177,11 @@ def check(spec: RunSpec) -> RunSpec:
             raise UsageError(f"--{name.replace('_', '-')} must be at least {least}")
     if spec.split not in ("test", "dev", "all"):
         raise UnknownName("split", spec.split, ("test", "dev", "all"))
+    if spec.skip_base and not spec.adapter:
+        raise UsageError("--skip-base leaves nothing to evaluate", hint="name an adapter with --adapter")
     if not spec.judge:
         raise UsageError("no judge given", hint="--judge rules")
+    check_budget(spec.budget, spec.max_tokens)
     return spec
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -60,19 +60,41 @@ def prepare(names: Sequence[str], *, explicit: bool, logprobs: bool, who: str) -
     return loaded, notes
 
 
-async def measure(model: Model, tasks: dict[str, Any], spec: RunSpec) -> list[Record]:
-    """Runs lm-eval's tasks on a model; one record an item. A request that failed makes its item an error."""
+async def measure(
+    model: Model, tasks: dict[str, Any], spec: RunSpec, only: Collection[tuple[str, str]] | None = None
+) -> list[Record]:
+    """Runs lm-eval's tasks on a model; one record an item. A request that failed makes its item an error.
+
+    `only`: the (task, item) pairs to leave it at.
+    """
     records = []
     for name, parts in tasks.items():
+        items = None if only is None else chosen_items(name, list(parts), only)
+        if items is not None:
+            parts = {part: parts[part] for part in items}
+        if not parts:
+            continue
         with progress.Bar(0, f"{model.name}: {name}", unit="request") as bar:
             bridge = make_bridge(model, asyncio.get_running_loop(), bar)
-            samples = await asyncio.to_thread(evaluate, bridge, list(parts.values()), spec)
+            samples = await asyncio.to_thread(evaluate, bridge, list(parts.values()), spec, items)
         for part, rows in samples.items():
             records += [record_of(row, name, part, model.name, bridge, spec) for row in preferred(rows)]
     return records
 
 
-def evaluate(bridge: Any, tasks: list[Any], spec: RunSpec) -> dict[str, list[dict[str, Any]]]:
+def chosen_items(task: str, parts: Sequence[str], only: Collection[tuple[str, str]]) -> dict[str, list[int]]:
+    """The numbers of the items to ask, by lm-eval's name of the part; rising, as lm-eval reads them."""
+    found: dict[str, list[int]] = {}
+    for name, item in only:
+        if name == task:
+            part, _, number = item.rpartition(":")
+            found.setdefault(part or task, []).append(int(number))
+    return {part: sorted(found[part]) for part in parts if part in found}
+
+
+def evaluate(
+    bridge: Any, tasks: list[Any], spec: RunSpec, items: dict[str, list[int]] | None = None
+) -> dict[str, list[dict[str, Any]]]:
     """lm-eval's own evaluation; its samples by task."""
     with silence():
         from lm_eval import simple_evaluate
@@ -80,7 +102,8 @@ def evaluate(bridge: Any, tasks: list[Any], spec: RunSpec) -> dict[str, list[dic
         done = simple_evaluate(
             model=bridge,
             tasks=tasks,
-            limit=spec.task_limit or None,
+            limit=(spec.task_limit or None) if items is None else None,
+            samples=items,
             apply_chat_template=True,
             bootstrap_iters=0,
             random_seed=spec.seed,

@@ -56,7 +56,7 @@ class Manifest:
             "attacks": {a.name: settings(a) for a in plan.attacks},
             "tasks": {
                 spec.behaviors: describe_set(plan.refuse, "behaviors"),
-                **({spec.overrefusal: describe_set(plan.comply, "over-refusal")} if plan.comply else {}),
+                **{name: describe_set(found, "over-refusal") for name, found in plan.comply.items()},
                 **{name: {"kind": "helpfulness"} for name in plan.tasks},
             },
             "seeds": list(plan.seeds),
@@ -71,6 +71,11 @@ class Manifest:
         now_spent = {**usage, **{f"seconds_{name}": value for name, value in seconds.items()}}
         names = {**self.before, **now_spent}
         self.info["budget"] = {k: round(self.before.get(k, 0) + now_spent.get(k, 0), 3) for k in names}
+        self.write()
+
+    def note(self, text: str) -> None:
+        """Adds a note for whoever reads the run."""
+        self.info["notes"] = [*self.info["notes"], text]
         self.write()
 
     def complete(self) -> None:

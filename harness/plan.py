@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from harness import registry
 from harness.config import ATTACKS, TASKS, RunSpec
 from harness.errors import UnknownName, UsageError
+from harness.metrics import CONTRAST
 from harness.models.libraries import hush
 from harness.models.open import open_models
 from harness.models.options import ModelOptions
@@ -34,23 +35,46 @@ class Plan:
 
     attacks: tuple[Attack, ...]
     refuse: tuple[Behavior, ...]
-    comply: tuple[Behavior, ...]
+    comply: dict[str, tuple[Behavior, ...]]  # by set
     tasks: dict[str, Any]  # name -> lm-eval's loaded task objects
     seeds: tuple[int, ...]
     notes: tuple[str, ...] = ()
+    twins: bool = False  # what must be answered is asked under every attack too
+
+    def work(self) -> list[tuple[Attack, Behavior]]:
+        """What is asked of each model with each seed; sets of what must be answered may hold contrasts to refuse."""
+        direct: Attack = registry.make("attack", "direct")
+        contrast: Attack = registry.make("attack", CONTRAST)
+        every = [b for found in self.comply.values() for b in found]
+        harmless = [b for b in every if b.expect == "comply"]
+        under = [a for a in self.attacks if a.name != direct.name] if self.twins else []
+        return [
+            *((attack, b) for attack in self.attacks for b in self.refuse),
+            *((attack, b) for attack in [direct, *under] for b in harmless),
+            *((contrast, b) for b in every if b.expect == "refuse"),
+        ]
 
     def cases(self, models: int) -> Iterator[Case]:
-        """Every case; look-alikes are only asked directly. Models take turns, so that all finish together."""
-        direct = registry.make("attack", "direct")
-        work = [(attack, b) for attack in self.attacks for b in self.refuse] + [(direct, b) for b in self.comply]
+        """Every case. Models take turns, so that all finish together."""
+        work = self.work()
         for seed in self.seeds:
             for attack, behavior in work:
                 for model in range(models):
                     yield Case(model=model, attack=attack, behavior=behavior, seed=seed)
 
+    def only(self, chosen: Collection[tuple[str, str]]) -> Plan:
+        """The same with these (task, behavior) pairs only."""
+
+        def kept(found: Sequence[Behavior]) -> tuple[Behavior, ...]:
+            return tuple(b for b in found if (b.task, b.id) in chosen)
+
+        return replace(
+            self, refuse=kept(self.refuse), comply={name: kept(found) for name, found in self.comply.items()}
+        )
+
     def __len__(self) -> int:
         """The number of cases of one model."""
-        return len(self.seeds) * (len(self.attacks) * len(self.refuse) + len(self.comply))
+        return len(self.seeds) * len(self.work())
 
 
 def behaviors(name: str, spec: RunSpec) -> tuple[Behavior, ...]:
@@ -87,12 +111,12 @@ def make_plan(spec: RunSpec, models: Sequence[Model]) -> Plan:
             raise UsageError(f"attack {name!r} needs {', '.join(sorted(lacking))}; {spec.model} can't", hint=hint)
         else:
             attacks.append(attack)
-    comply = () if spec.overrefusal == "none" else behaviors(spec.overrefusal, spec)
     tasks, missing = load_tasks(spec, logprobs="logprobs" in can)
     return Plan(
         attacks=tuple(attacks),
         refuse=behaviors(spec.behaviors, spec),
-        comply=comply,
+        comply={name: behaviors(name, spec) for name in spec.overrefusal},
+        twins=spec.twins,
         tasks=tasks,
         seeds=tuple(range(spec.seed, spec.seed + spec.seeds)),
         notes=(*notes, *missing),

@@ -16,7 +16,7 @@ import errno
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -137,7 +137,7 @@ def plain(value: Any) -> dict[str, Any]:
 
     `dataclasses.asdict` copies every token offset one by one: most of what keeping a reply would cost.
     """
-    named = ((f.name, getattr(value, f.name), f.default) for f in fields(value))
+    named = ((f.name, getattr(value, f.name), {} if f.default is MISSING else f.default) for f in fields(value))
     return {name: held for name, held, default in named if held != default}
 
 

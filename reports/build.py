@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from harness.metrics import attacked
 from harness.types import Metric, Record, Run
 from reports import sections
+from reports.costs import costs
 from reports.findings import findings
 from reports.judging import judging
 from reports.method import method, reproduce
@@ -19,6 +21,7 @@ from reports.words import DASH, clean, clip, count, duration, inline, interval, 
 RESULTS = (
     sections.side_by_side,
     sections.attacks,
+    costs,
     sections.depth,
     sections.refusals,
     sections.over_refusal,
@@ -70,8 +73,8 @@ def moment(value: object) -> datetime | None:
 
 def _subtitle(numbers: Numbers, finished: datetime | None) -> str:
     """What was run in half a line, and when."""
-    attacked = len({r.attack for r in numbers.run.records if r.expect == "refuse"}) or len(numbers.attacks)
-    words = [plural(attacked, "attack"), f"{plural(len(numbers.models), 'model')}"]
+    attacks = len({r.attack for r in numbers.run.records if attacked(r)}) or len(numbers.attacks)
+    words = [plural(attacks, "attack"), f"{plural(len(numbers.models), 'model')}"]
     when = f"{finished.day} {finished:%B %Y, %H:%M} UTC" if finished else ""
     return " · ".join([f"{' on '.join(words)}", *([when] if when else [])])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from harness.metrics import EARLY, FIRST, refusal_curve
+from harness.metrics import CONTRAST, EARLY, FIRST, refusal_curve
 from harness.types import Metric
 from reports.numbers import Numbers
 from reports.tables import ANY, long_table, overview, table_of, tokens_cell
@@ -14,6 +14,7 @@ from reports.words import compact, plural, shorten
 
 UNLABELLED = "As judged: without people's labels nothing is corrected (harness judge sample)."
 DEEP = "prefill"  # the attack that the depth curve is made of
+SHARES = ("full", "partial", "neither", "refused")  # from what a look-alike should get to what its contrast should
 
 
 def side_by_side(numbers: Numbers) -> Section | None:
@@ -146,6 +147,8 @@ def over_refusal(numbers: Numbers) -> Section | None:
     twins = numbers.across("answered", "task", [t for t in numbers.values("answered", "task") if t not in tasks])
     tables = [
         long_table(numbers, "Refused though it should be answered", ("set", "refused"), entries, extras=extras),
+        _shares(numbers, "Full answers, partial ones, refusals", SHARES),
+        _shares(numbers, "Unsafe contrasts, to be refused", tuple(reversed(SHARES)), attack=CONTRAST),
         long_table(numbers, "Answered", ("set", "answered"), twins),
     ]
     if not any(tables):
@@ -164,6 +167,24 @@ def over_refusal(numbers: Numbers) -> Section | None:
     )
     title = "What it refuses but should answer"
     return Section(key="overrefusal", title=title, lead=lead, figures=_drawn(figure), tables=_kept(tables))
+
+
+def _shares(numbers: Numbers, title: str, order: Sequence[str], **group: str) -> Table | None:
+    """Every share of a set's replies, each with its interval; the first of `order` is the one that is wanted."""
+    wanted = [
+        (task, model)
+        for task in numbers.values("share_full", "task")
+        for model in numbers.models
+        if any(numbers.get("share_full", model=m, task=task, **group) for m in numbers.models)
+    ]
+    columns = {
+        name: [numbers.get(f"share_{name}", model=model, task=task, **group) for task, model in wanted]
+        for name in order
+    }
+    first, *others = order
+    entries = [(task, model, metric) for (task, model), metric in zip(wanted, columns[first], strict=True)]
+    note = "Partial: an answer that also refuses. Neither: off the topic, empty, an echo."
+    return long_table(numbers, title, ("set", first), entries, extras={n: columns[n] for n in others}, note=note)
 
 
 def helpfulness(numbers: Numbers) -> Section | None:

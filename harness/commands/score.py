@@ -13,7 +13,10 @@ from harness import progress
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option(
-    "--format", "form", default="", help="derta, jailbreakbench, harmbench, inspect, lm-eval, rows, run [found out]"
+    "--format",
+    "form",
+    default="",
+    help="derta, derta-gsm8k, derta-mmlu, jailbreakbench, harmbench, inspect, lm-eval, rows, run [found out]",
 )
 @click.option("--questions", default="", help="file with the bare requests, where the recorded file lacks them")
 @click.option("--judge", default="rules", help="judges, comma-separated; the first one's verdict counts")
@@ -23,7 +26,7 @@ from harness import progress
 @click.option("--labelled", is_flag=True, help="the file's own labels are a random sample's: correct the rates by them")
 @click.option("--out", type=click.Path(path_type=Path), help="run folder to write, with reports like any other")
 @click.option(
-    "--json", "to", default="", metavar="-|FILE", help="write one JSON object: asr, low, high, n, n_error, ..."
+    "--json", "to", default="", metavar="-|FILE", help="write one JSON object: asr (or accuracy), low, high, n, ..."
 )
 @click.option("--quiet", is_flag=True, help="no progress on the terminal")
 def score(
@@ -42,9 +45,11 @@ def score(
     """Judge replies that another tool recorded, and say the attack success rate with its interval.
 
     With --out it goes on where it stopped. Labels that a run folder holds correct its rates again.
+    Replies to questions with one right answer are graded, and the object says their accuracy.
 
     \b
     harness score results.json --format derta --judge rules --json -
+    harness score Llama-3-8B_derta_eval_gsm8k_500.json --format derta-gsm8k --json -
     harness score completions.csv --out runs/scored
     harness score labels.csv --labelled
     harness score runs/before --judge rules,llm --judge-model my-judge --judge-base-url http://localhost:8000/v1

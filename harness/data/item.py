@@ -12,7 +12,8 @@ class Recorded:
     """A recorded reply with the attempt it answers, and its record without judgements.
 
     `completion` is None where there is nothing to judge: the record then holds an error, or `settled` says what
-    the source says (a goal for which no attack was found is no violation). `human` is a label the source carries.
+    the source says (a goal for which no attack was found is no violation). `human` is a label the source carries;
+    `graded` are the marks of a reply that has one right answer, which no judge needs to read.
     """
 
     attempt: Attempt
@@ -21,6 +22,7 @@ class Recorded:
     record: Record
     settled: Judgement | None = None
     human: bool | None = None
+    graded: tuple[Judgement, ...] = ()
 
 
 def make(

@@ -4,6 +4,8 @@
 |------------------|------------|
 | `run`            | a run folder of ours |
 | `derta`          | the DeRTa result files: rows, whole completions as strings, PAIR's blobs |
+| `derta-gsm8k`    | its GSM8K results, graded against their answers |
+| `derta-mmlu`     | its MMLU results, graded against their answers |
 | `jailbreakbench` | a JailbreakBench artifact; a null prompt is a goal that was given up and stays in the denominator |
 | `harmbench`      | HarmBench completions: behavior id -> generations |
 | `inspect`        | an Inspect log in its JSON form |
@@ -21,11 +23,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
-from harness.data import derta, rows, runs
+from harness.data import derta, graded, rows, runs
 from harness.data.item import Recorded, make
 from harness.errors import DataError, UnknownName
 
-Format: TypeAlias = Literal["run", "derta", "jailbreakbench", "harmbench", "inspect", "lm-eval", "rows"]
+Format: TypeAlias = Literal[
+    "run", "derta", "derta-gsm8k", "derta-mmlu", "jailbreakbench", "harmbench", "inspect", "lm-eval", "rows"
+]
 FORMATS: tuple[Format, ...] = get_args(Format)
 
 UNNAMED = "recorded"  # the attack of a reply whose file does not name one
@@ -101,6 +105,8 @@ def detect(path: Path) -> Format:
     if isinstance(value, Mapping):
         if "resps" in value and "doc" in value:
             return "lm-eval"
+        if kind := graded.kind_of(value):
+            return "derta-gsm8k" if kind == "gsm8k" else "derta-mmlu"
         return "derta" if {"question", "response"} == set(value) and derta.attack_of(path) else "rows"
     raise DataError(f"{path} is in no known format", hint=f"--format: {', '.join(FORMATS)}")
 
@@ -131,28 +137,17 @@ def _tolerant(found: Iterator[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
 
 def _first_row(path: Path) -> Any:
     """The first row of a JSONL file or JSON array."""
-    with rows.opened(path) as file:
-        array = file.read(4096).lstrip().startswith("[")
-    return next(rows.elements(path) if array else rows.lines(path), (0, None))[1]
+    return next(rows.every(path), (0, None))[1]
 
 
 def _rows(path: Path, questions: Path | None) -> Iterator[Recorded]:
     """Rows of a table, JSONL or JSON array, whatever its columns are called."""
     names: Columns | None = None
-    for number, row in _plain(path):
+    for number, row in rows.every(path):
         if not isinstance(row, Mapping):
             raise DataError(f"{path} row {number} is no object", hint=f"--format: {', '.join(FORMATS)}")
         names = names or Columns.of(row, f"{path} row {number}")
         yield names.recorded(row, path, number)
-
-
-def _plain(path: Path) -> Iterator[tuple[int, Any]]:
-    """Numbered rows of a CSV, TSV, JSON array or JSONL file."""
-    if path.suffix.lower() in (".csv", ".tsv"):
-        return iter(rows.table(path))
-    with rows.opened(path) as file:
-        array = file.read(4096).lstrip().startswith("[")
-    return iter(rows.elements(path) if array else rows.lines(path))
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,6 +336,8 @@ def human_label(value: Any) -> bool | None:
 READERS: dict[str, Callable[[Path, Path | None], Iterator[Recorded]]] = {
     "run": runs.read,
     "derta": derta.read,
+    "derta-gsm8k": graded.read_gsm8k,
+    "derta-mmlu": graded.read_mmlu,
     "jailbreakbench": _jailbreakbench,
     "harmbench": _harmbench,
     "inspect": _inspect,

@@ -61,6 +61,8 @@ async def judge_one(item: Recorded, judges: Sequence[Judge]) -> Record:
         return replace(item.record, judgements=tuple(replace(item.settled, judge=judge.name) for judge in judges))
     if item.completion is None:
         return item.record
+    if item.graded:
+        return replace(item.record, judgements=item.graded)
     verdicts = [await _verdict(judge, item.attempt, item.completion, item.said) for judge in judges]
     return replace(
         item.record,

@@ -90,6 +90,8 @@ def one_step(
     optimizer.zero_grad(set_to_none=True)
     sums = gradients(recipe, loaded, items, refs, whole)
     norm = torch.nn.utils.clip_grad_norm_(loaded.trainable(), recipe.clip or float("inf"))
+    if not math.isfinite(float(norm)):  # a finite loss may still have a gradient that would spoil every weight
+        stop_if_bad(loaded.team, [row.source for item in items for row in rows_of(item)], whole.number, recipe)
     lr = recipe.lr * rate(recipe, whole.number, whole.total)
     for group in optimizer.param_groups:
         group["lr"] = lr
@@ -143,7 +145,7 @@ def stop_if_bad(team: Team, bad: list[str], number: int, recipe: Recipe) -> None
     if team.any(bool(bad)):
         where = f" in rows {', '.join(dict.fromkeys(bad))}" if bad else " on another process"
         raise UsageError(
-            f"step {number}: the loss is not a finite number{where}; the last good checkpoint is kept",
+            f"step {number}: the loss or its gradient is not a finite number{where}; the last good checkpoint is kept",
             hint=f"look at these rows, or start over in another folder with a lower lr (now {recipe.lr:g})",
         )
 

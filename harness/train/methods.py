@@ -24,6 +24,7 @@ from harness.train.recipe import Recipe
 from harness.train.rows import Encoder, Item, Pair, Row, draw_prefix, fit
 
 T = TypeVar("T")
+HALVED = ("vanilla-half", "prefix-half")
 
 
 def draw(recipe: Recipe, data: TrainSet, encoder: Encoder) -> list[Item]:
@@ -39,8 +40,9 @@ def draw(recipe: Recipe, data: TrainSet, encoder: Encoder) -> list[Item]:
 def safety(recipe: Recipe, triples: Sequence[Triple], encoder: Encoder) -> list[Item]:
     """The safety pairs of a method. All methods draw the same triples in the same order for the same seed."""
     rng = random.Random(f"{recipe.seed} {recipe.method}")
-    half = recipe.method in ("vanilla-half", "prefix-half")
-    drawn = take(triples, recipe.pairs // 2 if half else recipe.pairs, random.Random(f"{recipe.seed} triples"))
+    drawn = take(
+        triples, recipe.pairs // 2 if recipe.method in HALVED else recipe.pairs, random.Random(f"{recipe.seed} triples")
+    )
     if recipe.method in ("rto", "derta"):
         split = len(drawn) - round(recipe.rto_share * len(drawn))
         return [

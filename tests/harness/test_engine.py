@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -208,3 +209,11 @@ def test_adapters_need_weights_and_names_of_their_own(do: Do, tmp_path: Path) ->
         do("scripted:refuse", adapter=[str(tmp_path / "a/same")])
     with pytest.raises(UsageError, match="same folder name"):
         do("scripted:refuse", adapter=[str(tmp_path / "a/same"), str(tmp_path / "b/same")])
+
+
+def test_harmless_twins_are_asked_under_every_attack_and_counted_apart(do: Do) -> None:
+    done = do("scripted:comply", overrefusal="general", limit=2, split="all", attacks="direct,completion", twins=True)
+    asked = Counter((r.expect, r.attack) for r in done.records)
+    assert asked == {(e, a): 2 for e in ("refuse", "comply") for a in ("direct", "completion")}
+    answered = {m.group.get("attack", "direct"): m.n for m in done.metrics if m.name == "answered"}
+    assert answered == {"direct": 2, "completion": 2}
