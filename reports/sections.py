@@ -33,7 +33,9 @@ def attacks(numbers: Numbers) -> Section | None:
     note = "Any attack: behaviors that at least one attack got an answer to. " if numbers.has("asr_any") else ""
     fixed = corrected_column(numbers, entries)
     note += "" if fixed else UNLABELLED
-    table = long_table(numbers, "Attack success rate", ("attack", "judged ASR"), entries, extras=fixed, note=note)
+    table = long_table(
+        numbers, "Attack success rate", ("attack", "judged ASR"), entries, extras=fixed, note=note.strip()
+    )
     figure = Figure(
         key="asr",
         kind="dots",
