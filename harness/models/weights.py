@@ -69,11 +69,12 @@ def load_tokenizer(path: Path, options: ModelOptions) -> Any:
         raise DataError(f"{path.name} has no tokenizer that can be read: {first_line(err)}", hint=hint) from err
 
 
-def load_module(path: Path, options: ModelOptions) -> Any:
+def load_module(path: Path, options: ModelOptions, *, steady: bool = False) -> Any:
     """The torch module in eval mode, its parameters frozen, on the accelerator if there is one.
 
-    Quantised weights stay as they are; a GGUF is dequantised. Raises UsageError or DataError: what to install, or what
-    is wrong with the file.
+    `steady` asks for float32 on a CPU where no precision is named: in bf16 a row's arithmetic changes with the size of
+    its batch by enough to turn near ties. Quantised weights stay as they are; a GGUF is dequantised.
+    Raises UsageError or DataError: what to install, or what is wrong with the file.
     """
     hush()
     import torch
@@ -86,7 +87,7 @@ def load_module(path: Path, options: ModelOptions) -> Any:
         with silence():
             module = AutoModelForCausalLM.from_pretrained(
                 home,
-                dtype=precision(options, on_gpu=on_gpu),
+                dtype=precision(options, steady=steady and not on_gpu),
                 trust_remote_code=options.trust_remote_code,
                 device_map="auto" if several else "cuda" if on_gpu else None,
                 **inside,
@@ -100,8 +101,8 @@ def load_module(path: Path, options: ModelOptions) -> Any:
     return module.eval().requires_grad_(False)
 
 
-def precision(options: ModelOptions, *, on_gpu: bool) -> Any:
-    """The dtype asked for; `auto` is the checkpoint's own, and float32 on a CPU that does not multiply bf16 itself."""
+def precision(options: ModelOptions, *, steady: bool) -> Any:
+    """The dtype asked for; `auto` is the checkpoint's own, or float32. Raises UsageError for a name that is none."""
     import torch
 
     if options.dtype != "auto":
@@ -109,7 +110,7 @@ def precision(options: ModelOptions, *, on_gpu: bool) -> Any:
         if not isinstance(found, torch.dtype):
             raise UsageError(f"--dtype {options.dtype} is no precision", hint="auto, float32, bfloat16 or float16")
         return found
-    return "auto" if on_gpu or bf16_in_hardware() else torch.float32
+    return torch.float32 if steady else "auto"
 
 
 def bf16_in_hardware() -> bool:

@@ -138,8 +138,9 @@ def test_two_processes_refine_the_same_suffixes_as_one(recipe: Recipe, tmp_path:
         "from harness.train.recipe import Recipe, change\nfrom harness.train.trainer import train\n"
         "train(change(Recipe(name='toy'), dict(p.split('=', 1) for p in sys.argv[2:])), Path(sys.argv[1]))\n"
     )
-    keys = ("base", "data", "method", "refusal", "pairs", "helpful", "batch", "lr", "precision", "micro_tokens", "epochs",
-            "lora_r", "lora_alpha", "suffix_pool", "suffix_steps", "suffix_width", "suffix_fresh")  # fmt: skip
+    keys = ("base", "data", "method", "refusal", "pairs", "helpful", "batch", "lr", "precision", "micro_tokens",
+            "epochs", "lora_r", "lora_alpha", "suffix_pool", "suffix_steps", "suffix_width",
+            "suffix_fresh")  # fmt: skip
     settings = [f"{key}={getattr(recipe, key)}" for key in keys]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     curves = []
