@@ -43,7 +43,8 @@ def _figure(
 ) -> Figure | None:
     """Mean ASR of the published models, a colour a method, and of ours; None where ours lacks what it takes."""
     ours = [(model, row) for model in numbers.models if (row := _own_row(numbers, model)) is not None]
-    named = [*((row.method, row) for row in rows()), *((numbers.name(model), row) for model, row in ours)]
+    named = [*((numbers.name(model), row) for model, row in ours), *((row.method, row) for row in rows())]
+    slots = {name: slot for slot, name in enumerate(dict.fromkeys(name for name, _ in named))}  # in every figure alike
     groups: dict[str, list[Point]] = {}
     for name, row in named:
         y, x = row.mean(SHARED), across(row)
@@ -51,9 +52,7 @@ def _figure(
             groups.setdefault(name, []).append(Point(value=y, x=x))
     if not any(numbers.name(model) in groups for model, _ in ours):
         return None
-    series = tuple(
-        Series(name=name, slot=slot, points=tuple(points)) for slot, (name, points) in enumerate(groups.items())
-    )
+    series = tuple(Series(name=name, slot=slots[name], points=tuple(points)) for name, points in groups.items())
     return Figure(
         key=key,
         kind="scatter",
