@@ -63,7 +63,7 @@ def run_gate(
 
 def labels_of(run: Run) -> dict[str, bool]:
     """The labels by hand a run folder holds, by record key."""
-    from harness.judges.sheet import kept
+    from harness.labels import kept
 
     return kept(run.folder)
 

@@ -59,9 +59,11 @@ class Difference:
     baseline: str
     candidate: str
     shared: bool = False
+    such_as: str = ""  # a few of them by name
 
     def __str__(self) -> str:
-        return f"{self.what}: {self.baseline} against {self.candidate}"
+        more = f" (such as {self.such_as})" if self.such_as else ""
+        return f"{self.what}: {self.baseline} against {self.candidate}{more}"
 
 
 def side(run: Run, model: str | None, which: str, labels: Mapping[str, bool] | None = None) -> Side:
@@ -91,9 +93,9 @@ def differences(baseline: Side, candidate: Side) -> list[Difference]:
     extra = candidate.units.keys() - baseline.units.keys()
     if missing or extra:
         some = sorted({_unit_name(unit) for unit in missing | extra})
-        what = f"behaviors ({', '.join(some[:3])}{', ...' if len(some) > 3 else ''})"
         alone = [f"{len(only)} alone" for only in (missing, extra)]
-        found.append(Difference(what=what, baseline=alone[0], candidate=alone[1], shared=True))
+        such_as = ", ".join(some[:3])
+        found.append(Difference(what="behaviors", baseline=alone[0], candidate=alone[1], shared=True, such_as=such_as))
     return found
 
 
@@ -142,8 +144,10 @@ def matched(baseline: Side, candidate: Side, wanted: Wanted, read: Read) -> tupl
     found: Matched = defaultdict(list)
     lost = 0
     for unit, before in baseline.units.items():
-        old = {_attempt(r): read(r) for r in before if wanted(r)}
-        new = {_attempt(r): read(r) for r in candidate.units.get(unit, ()) if wanted(r)}
+        if not wanted(before[0]):  # all attempts of a unit are of one task and attack
+            continue
+        old = {_attempt(r): read(r) for r in before}
+        new = {_attempt(r): read(r) for r in candidate.units.get(unit, ())}
         if old and new and old.keys() != new.keys():
             old, new = {("", 0): _mean(old.values())}, {("", 0): _mean(new.values())}
         for attempt, value in old.items():

@@ -10,7 +10,7 @@ from made_runs import INFO, labels, record, run
 from harness.errors import UsageError
 from harness.gate import gate, parse_policy, run_gate
 from harness.gate.render import to_json, to_markdown, to_text
-from harness.judges.sheet import keep
+from harness.labels import keep
 from harness.stats.correction import Labels
 
 ASR = parse_policy("asr: {margin: 0.10, ceiling: 0.50}\noverall: {margin: 0.10}")
