@@ -42,7 +42,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
     embedded.unpack(home)
     (home / "rows.yaml").write_text(
         f"toys/full: {{at: {base}}}\n"
-        "toys/derta-like-lora: {kind: lora, base: toys/full, at: lora96, format: derta, stop: ['<|im_end|>'], gpus: 4}\n"
+        "toys/derta-like-lora: {kind: lora, base: toys/full, at: lora96, format: derta, stop: ['<|im_end|>']}\n"
         f"toys/gguf: {{kind: gguf, at: {embedded.GGUF}}}\n"
     )
     return home / "rows.yaml"
