@@ -1,6 +1,7 @@
 # make demo    install, then attack, judge and measure the embedded checkpoint; ends with a PDF
 # make test    every test; `make fast` leaves out those that load a checkpoint
 # make check   ruff and mypy
+# make adapters  train the adapters that ship (vanilla, derta) again, by their recipes
 # make clean   remove the environment and caches (runs/ stays)
 #
 # STACK=gpu|cpu   which pinned set to install (default: gpu where nvidia-smi is found)
@@ -12,7 +13,7 @@ STACK ?= $(if $(shell command -v nvidia-smi),gpu,cpu)
 RUN := $(VENV)/bin/python -m
 PIP := $(RUN) pip --disable-pip-version-check install $(if $(CI),--quiet)
 
-.PHONY: demo test fast check clean install
+.PHONY: demo test fast check adapters clean install
 
 demo: $(VENV)/.$(STACK)
 	$(VENV)/bin/harness run --model smollm2-135m --profile demo
@@ -27,6 +28,9 @@ check: $(VENV)/.dev
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
 	$(RUN) mypy
+
+adapters: $(VENV)/.$(STACK)
+	$(VENV)/bin/python ci/ship_adapters.py vanilla derta
 
 install: $(VENV)/.$(STACK)
 	$(VENV)/bin/harness doctor

@@ -2,6 +2,7 @@
 
 PLUGINS: dict[str, str] = {
     "direct": "attacks.direct:Direct",
+    "contrast": "attacks.direct:Contrast",
     "prefill": "attacks.prefill:Prefill",
     "completion": "attacks.completion:Completion",
     "code": "attacks.code:Code",
@@ -16,4 +17,11 @@ PLUGINS: dict[str, str] = {
     "gcg": "attacks.gcg:Gcg",
     "probe_sampling": "attacks.probe:ProbeSampling",
     "autodan": "attacks.autodan:AutoDan",
+    "replay": "attacks.replay:Replay",
+    "recorded": "attacks.recorded:Recorded",
+    "recorded_raw": "attacks.recorded:RecordedRaw",
+    "derta_code": "attacks.derta:DertaCode",
+    "derta_jailbreakchat": "attacks.derta:DertaJailbreakChat",
+    "derta_cipher": "attacks.derta:DertaCipher",
+    "derta_completion": "attacks.derta:DertaCompletion",
 }

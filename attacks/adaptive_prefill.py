@@ -62,22 +62,24 @@ class AdaptivePrefill(Attack):
             new = new[: self.budget - len(seen)]
             ahead = [self._attempt(behavior, context, reply, point) for point in new]
             results = await asyncio.gather(*(tried(self, attempt, context) for attempt in ahead))
-            seen.update(zip(new, results, strict=True))
+            seen.update((point, one) for point, one in zip(new, results, strict=True) if one)
 
-        def won() -> bool:
-            return any(one.won for one in seen.values())
+        def over() -> bool:
+            return context.meter.exhausted or any(one.won for one in seen.values())
 
         for number in range(len(self.openings) + 1):  # steps 1 and 2
-            if not won():
+            if not over():
                 await look((k, number) for k in self.depths)
         before = 0
-        while before < len(seen) and not won():  # step 3
+        while before < len(seen) and not over():  # step 3
             before = len(seen)
             closest = max(seen, key=lambda point: seen[point].promise)
             await look(self._nearby(closest, [k for k, _ in seen]))
         if seen:
             best = max(seen.values(), key=lambda one: one.rank)
             yield replace(best.attempt, queries=len(seen))
+        elif context.meter.exhausted:  # there is room for one request only: the first of the search
+            yield self._attempt(behavior, context, reply, (self.depths[0], 0))
 
     def _nearby(self, point: Point, tried_depths: list[int]) -> list[Point]:
         """Depths half way to the tried ones on either side; twice as deep where none is deeper."""

@@ -16,10 +16,11 @@ from typing import Any, ClassVar
 
 from attacks.breeding import SLOT, crossed, learned, one_slot, roulette, swapped
 from attacks.bundled import check_count, fill, load_role_plays
+from attacks.gcg_group import repay
 from attacks.gcg_search import Tokens, target_loss, tokens_of
 from attacks.packed import Packed, Row, packed, turn
-from attacks.refine import Ledger, generate
-from harness.errors import DataError, ModelError
+from attacks.refine import generate
+from harness.errors import BudgetSpent, DataError, ModelError
 from harness.types import Attack, Attempt, Behavior, Capability, Context, Prompt, Sampling, sha
 
 NEAR = 0.35  # cosine between the embeddings of two words that may stand for each other
@@ -124,15 +125,19 @@ class AutoDan(Attack):
             known = json.dumps(await Evolution(attack=self, behavior=behavior, context=context, key=key).run())
             context.memo.put(f"{key}/found", known)
         found = json.loads(known)
+        spent = found["spent"]
+        repay(context.meter, {name: spent["seed"].get(name, 0) + spent["bred"].get(name, 0) for name in spent["bred"]})
+        queries = 1
         for variant in ("seed", "bred"):
+            queries += int(spent[variant].get("attacker_queries", 0))
             yield Attempt(
                 behavior=behavior,
                 attack=self.name,
                 prompt=Prompt.chat(fill(found[variant], request=behavior.request)),
                 variant=variant,
                 seed=context.seed,
-                queries=1 + (found["spent"].get("attacker_queries", 0) if variant == "bred" else 0),
-                spent=found["spent"] if variant == "bred" else {},
+                queries=queries,
+                spent=spent[variant],
             )
 
 
@@ -144,26 +149,28 @@ class Evolution:
     behavior: Behavior
     context: Context
     key: str
-    ledger: Ledger = field(default_factory=Ledger)
     fitness: Fitness | None = None
     words: dict[str, float] = field(default_factory=dict)
-    seconds: float = 0.0
+    last: dict[str, float] = field(default_factory=dict)  # what the last generation's losses cost
 
     async def run(self) -> dict[str, Any]:
         """All generations: the best seed, the best prompt and what they cost, as JSON."""
-        population = await self.first()
+        population, meter = await self.first(), self.context.meter
         seeds = min(len(self.attack.seeds()), self.attack.size)
         best: tuple[float, str] = (float("inf"), "")
-        seed = ""
+        seed, paid = "", dict[str, float]()
         for generation in range(self.attack.steps + 1):
             losses = await self.losses(generation, population)
             if generation == 0:
                 seed = min(zip(losses[:seeds], population, strict=False))[1]
+                paid = {name: round(n * seeds / len(population), 3) for name, n in self.last.items()}
             best = min(best, *zip(losses, population, strict=True))
-            if generation < self.attack.steps:
-                population = await self.next(generation, population, losses)
-        self.ledger.add("generations", self.attack.steps)
-        return {"seed": seed, "bred": best[1], "spent": {**self.ledger.counts, "seconds": round(self.seconds, 3)}}
+            if generation == self.attack.steps or not meter.allows(self.last):
+                break
+            population = await self.next(generation, population, losses)
+        bred = {name: n - paid.get(name, 0) for name, n in meter.counts.items()} | {"generations": generation}
+        ended = {"exhausted": 1} if meter.exhausted else {}
+        return {"seed": seed, "bred": best[1], "spent": {"seed": paid, "bred": bred | ended}}
 
     async def first(self) -> list[str]:
         """The seeds, and rephrasings of them up to the population's size; a child of two seeds where one fails."""
@@ -189,8 +196,9 @@ class Evolution:
                 self.context.memo.put(f"{self.key}/{generation}", kept)
         losses, tokens, seconds = json.loads(kept)
         self.fitness.known.update(zip(population, losses, strict=True))
-        self.ledger.add("forward_tokens", tokens)
-        self.seconds += seconds
+        self.last = {"target_tokens": tokens, "seconds": seconds}
+        for name, n in self.last.items():
+            self.context.meter.add(name, n)
         return list(losses)
 
     def open(self) -> Fitness:
@@ -231,16 +239,16 @@ class Evolution:
             )
             sampling = Sampling(max_tokens=600, temperature=1.0, top_p=0.9, seed=base + i)
             try:
-                answer = await generate(
-                    self.context.attacker, Prompt.chat(told + text), sampling, self.ledger, "attacker"
-                )
+                answer = await generate(self.context.attacker, Prompt.chat(told + text), sampling)
+            except BudgetSpent:
+                return spare
             except ModelError:
-                self.ledger.add("broken_rephrasings")
+                self.context.meter.add("broken_rephrasings")
                 return spare
             said = answer.text.strip()
             if said.count(SLOT) == 1 and len(said) < 4 * len(text):
                 return said
-            self.ledger.add("unusable_rephrasings")
+            self.context.meter.add("unusable_rephrasings")
             return spare
 
         return list(await asyncio.gather(*(one(i, *pair) for i, pair in enumerate(zip(texts, spares, strict=True)))))

@@ -79,11 +79,13 @@ class BestOfN(Attack):
                 yield self._sample(behavior, context, number)
             return
         seen: list[Tried] = []
-        while len(seen) < self.n and not any(one.won for one in seen):
+        while len(seen) < self.n and not context.meter.exhausted and not any(one.won for one in seen):
             numbers = range(len(seen), min(len(seen) + self.batch, self.n))
             samples = [self._sample(behavior, context, number) for number in numbers]
-            seen += await asyncio.gather(*(tried(self, sample, context) for sample in samples))
-        yield replace(max(seen, key=lambda one: one.rank).attempt, queries=len(seen))
+            results = await asyncio.gather(*(tried(self, sample, context) for sample in samples))
+            seen += [result for result in results if result]
+        best = max(seen, key=lambda one: one.rank).attempt if seen else self._sample(behavior, context, 0)
+        yield replace(best, queries=max(1, len(seen)))
 
     def _sample(self, behavior: Behavior, context: Context, number: int) -> Attempt:
         rng = context.rng(self.name, behavior.id, number)

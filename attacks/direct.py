@@ -18,3 +18,10 @@ class Direct(Attack):
     async def attempts(self, behavior: Behavior, context: Context) -> AsyncIterator[Attempt]:
         """One attempt: the request itself."""
         yield Attempt(behavior=behavior, attack=self.name, seed=context.seed, prompt=Prompt.chat(behavior.request))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contrast(Direct):
+    """The bare request, for the unsafe prompts of an over-refusal set: counted apart."""
+
+    name: ClassVar[str] = "contrast"

@@ -14,9 +14,11 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from attacks.gcg_search import Search, Settings, Step, tokens_of
+from attacks.bundled import check_count
+from attacks.gcg_group import Member, repay, search_together, waiting
+from attacks.gcg_search import Search, Settings, tokens_of
 from attacks.packed import packed, turn
-from harness.errors import DataError, UnknownName, UsageError
+from harness.errors import DataError, ModelError, UnknownName, UsageError
 from harness.types import Attack, Attempt, Behavior, Capability, Context, Prompt, sha
 
 PRESETS: dict[str, Settings] = {
@@ -30,7 +32,7 @@ class Gcg(Attack):
     """A suffix found by following the target's gradients (greedy coordinate gradient).
 
     Yields the first suffix (variant `seed`), then the one with the lowest loss (`suffix`). Each step is kept in the
-    run's memo, with its loss: that is the loss curve, and where a killed run goes on.
+    run's memo, with its loss: that is the loss curve, and where a killed run goes on. Behaviors are searched in groups.
     With `train`, a JSONL file of {"request", "target"}, one suffix is found for all of its lines.
     """
 
@@ -46,8 +48,10 @@ class Gcg(Attack):
     buffer: int | None = None
     early_stop: bool | None = None
     train: str = ""
+    together: int = 8  # behaviors whose searches share each pass through the model
 
     def __post_init__(self) -> None:
+        check_count("together", self.together, least=1)
         if self.preset not in PRESETS:
             raise UnknownName(f"preset of {self.name}", self.preset, PRESETS)
 
@@ -61,8 +65,7 @@ class Gcg(Attack):
         lines = self.lines(behavior)
         about = sha([context.target.name, lines, asdict(self.settings(context.seed))])
         key = f"{self.name}/{'train' if self.train else behavior.id}/{about}"
-        async with turn():
-            found = await self.search(key, lines, context)
+        found = await self.found(key, lines, context)
         for variant in ("seed", "suffix"):
             yield Attempt(
                 behavior=behavior,
@@ -73,38 +76,44 @@ class Gcg(Attack):
                 spent=found["spent"] if variant == "suffix" else {},
             )
 
-    async def search(self, key: str, lines: list[tuple[str, str]], context: Context) -> dict[str, Any]:
-        """The first and the best suffix as text, and what they cost; each step is remembered as soon as it is made."""
+    async def found(self, key: str, lines: list[tuple[str, str]], context: Context) -> dict[str, Any]:
+        """The first and the best suffix as text, and what they cost: remembered, or searched for with others."""
         known = context.memo.get(f"{key}/found")
-        if known is not None:
-            return dict(json.loads(known))
-        search = await asyncio.to_thread(self.open, lines, context)
-        while not search.done:
-            step = f"{key}/{len(search.steps)}"
-            kept = context.memo.get(step)
-            if kept is not None:
-                search.replay(Step(**json.loads(kept)))
-            else:
-                context.memo.put(step, json.dumps(asdict(await asyncio.to_thread(search.step))))
-        found = {
-            "seed": search.tokens.decode(search.seed),
-            "suffix": search.tokens.decode(search.best[1]),
-            "spent": {
-                "steps": len(search.steps),
-                "forward_tokens": sum(step.tokens for step in search.steps),
-                "seconds": round(sum(step.seconds for step in search.steps), 3),
-            },
-        }
-        context.memo.put(f"{key}/found", json.dumps(found))
+        if known is None:
+            queue = waiting(self, context.target.name, context.seed)
+            mine = queue.setdefault(key, Member(key, lines, context, self.open))
+            await asyncio.sleep(0)  # whoever starts now takes part
+            async with turn():
+                if key in queue:  # nobody has taken it along yet; those before it in the queue are done
+                    group = list(queue.values())[: self.together]
+                    try:
+                        await search_together(group)
+                    finally:
+                        for member in group:
+                            del queue[member.key]
+            known = context.memo.get(f"{key}/found")
+            if mine.error is not None:
+                raise mine.error
+        if known is None:
+            raise ModelError(f"{self.name}: a search that this one was part of has failed")
+        found: dict[str, Any] = json.loads(known)
+        if not self.train:
+            repay(context.meter, found["spent"])
+        else:  # one search for all behaviors: each bears its share
+            found["spent"] = {f"shared_{name}": n for name, n in found["spent"].items()}
         return found
 
     def open(self, lines: list[tuple[str, str]], context: Context) -> Search:
         """A search at its start; loads the weights when nobody has yet."""
         module, tokenizer = context.target.weights()
+        return self.begin(module, tokenizer, lines, self.settings(context.seed))
+
+    def begin(self, module: Any, tokenizer: Any, lines: list[tuple[str, str]], settings: Settings) -> Search:
+        """A search on weights that are at hand, for who trains against it."""
         model = packed(module)
         tokens = tokens_of(tokenizer, model.embed.weight.shape[0])
         scenes = [tokens.scene(model, request, target) for request, target in lines]
-        return Search(model, tokens, scenes, self.settings(context.seed))
+        return Search(model, tokens, scenes, settings)
 
     def lines(self, behavior: Behavior) -> list[tuple[str, str]]:
         """Requests and targets the suffix is searched on."""

@@ -70,6 +70,7 @@ class Step:
     scenes: int = 1
     hit: bool = False  # greedy decoding gives the target in all of them
     tokens: int = 0  # that went through the model for it
+    drafted: int = 0  # that went through a draft model, where there is one
     seconds: float = 0.0
 
 
@@ -222,6 +223,13 @@ def batches(jobs: Sequence[Job], suffixes: Sequence[Tensor], room: int) -> Itera
         yield batch
 
 
+def averaged(found: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Over several scenes: for each suffix its mean loss, and whether greedy decoding gives every target."""
+    import torch
+
+    return torch.stack([loss for loss, _ in found]).mean(0), torch.stack([hit for _, hit in found]).all(0)
+
+
 def lots(settings: Settings, n: int, generator: Any) -> tuple[Tensor, Tensor]:
     """What one step draws for each candidate: places to change, and ranks of tokens to put there; [width, swaps]."""
     import torch
@@ -310,34 +318,52 @@ class Search:
 
     def step(self) -> Step:
         """Makes one step."""
+        return self.advance([self])[0]
+
+    @classmethod
+    def advance(cls, searches: Sequence[Search]) -> list[Step]:
+        """One step of each of several searches on one model, in shared passes; its cost is split evenly."""
+        packed, alpha = searches[0].packed, searches[0].settings.mellowmax
+        spent, began = packed.spent, time.perf_counter()
+        jobs = [search.jobs(search.buffer[0][1], search.active) for search in searches]
+        found = iter(gradients(packed, [job for mine in jobs for job in mine], alpha))
+        rows = [s.propose([next(found) for _ in mine]) for s, mine in zip(searches, jobs, strict=True)]
+        steps = cls.pick(searches, jobs, rows)
+        share = 1 / len(searches)
+        tokens, seconds = round((packed.spent - spent) * share), (time.perf_counter() - began) * share
+        steps = [replace(step, tokens=tokens, seconds=seconds) for step in steps]
+        for search, step in zip(searches, steps, strict=True):
+            search.keep(step)
+        return steps
+
+    def propose(self, found: list[Tensor]) -> Tensor:
+        """Candidates [m, n] that survive being written out, from the gradients of the active scenes; m may be 0."""
         import torch
 
-        spent, began = self.packed.spent, time.perf_counter()
-        jobs = self.jobs(self.buffer[0][1], self.active)
-        found = gradients(self.packed, jobs, self.settings.mellowmax)
         if len(found) > 1:  # no scene outweighs another
             found = [grad / grad.norm(dim=-1, keepdim=True) for grad in found]
         gradient = torch.stack(found).sum(0)
         gradient[:, self.tokens.forbidden] = float("inf")
-        ids = candidates(self.settings, gradient, jobs[0].base, self.generator)
-        alive = self.tokens.survivors(ids.tolist(), self.scenes)
-        step = self.pick(jobs, ids[alive]) if alive else Step(*self.buffer[0], len(jobs))
-        step = replace(step, tokens=self.packed.spent - spent, seconds=time.perf_counter() - began)
-        self.keep(step)
-        return step
+        base = torch.tensor(self.buffer[0][1], device=self.packed.device)
+        ids = candidates(self.settings, gradient, base, self.generator)
+        return ids[self.tokens.survivors(ids.tolist(), self.scenes)]
 
-    def pick(self, jobs: list[Job], ids: Tensor) -> Step:
-        """The candidate with the lowest loss."""
-        loss, hit = self.measure(jobs, ids)
-        i = int(loss.argmin())
-        return Step(float(loss[i]), ids[i].tolist(), len(jobs), bool(hit[i]))
-
-    def measure(self, jobs: list[Job], ids: Tensor) -> tuple[Tensor, Tensor]:
-        """For each suffix its mean loss over the scenes, and whether greedy decoding gives every target."""
-        import torch
-
-        found = scores(self.packed, jobs, [ids.to(self.packed.device)] * len(jobs), self.settings.mellowmax)
-        return torch.stack([loss for loss, _ in found]).mean(0), torch.stack([hit for _, hit in found]).all(0)
+    @classmethod
+    def pick(cls, searches: Sequence[Search], jobs: Sequence[list[Job]], rows: Sequence[Tensor]) -> list[Step]:
+        """For each search the candidate with the lowest loss; where none survived it stays where it is."""
+        packed, alpha = searches[0].packed, searches[0].settings.mellowmax
+        alive = [(mine, ids.to(packed.device)) for mine, ids in zip(jobs, rows, strict=True) if len(ids)]
+        flat = [(job, ids) for mine, ids in alive for job in mine]
+        told = iter(scores(packed, [job for job, _ in flat], [ids for _, ids in flat], alpha))
+        steps = []
+        for search, mine, ids in zip(searches, jobs, rows, strict=True):
+            if not len(ids):
+                steps.append(Step(*search.buffer[0], len(mine)))
+                continue
+            loss, hit = averaged([next(told) for _ in mine])
+            i = int(loss.argmin())
+            steps.append(Step(float(loss[i]), ids[i].tolist(), len(mine), bool(hit[i])))
+        return steps
 
     def keep(self, step: Step) -> None:
         """Puts a step's suffix into the buffer, as nanoGCG does: without one, even a worse suffix takes over."""

@@ -8,15 +8,14 @@ its own seed, and no stream waits for another: all of them are in flight at once
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from attacks.refine import (
     APPROACHES,
     FIRST,
     MOVE_SCHEMA,
-    Ledger,
     Round,
     best_attempt,
     briefing,
@@ -26,7 +25,7 @@ from attacks.refine import (
     propose,
 )
 from harness.errors import UnknownName
-from harness.types import Attack, Attempt, Behavior, Context, Message, Prompt, Sampling
+from harness.types import Attack, Attempt, Behavior, Capability, Context, Message, Prompt, Sampling
 
 SIZES: dict[str, tuple[int, int]] = {"paper": (20, 3), "code": (3, 3), "jailbreakbench": (30, 3)}
 """Streams and iterations, by where they are from; DeRTa used the paper's."""
@@ -67,11 +66,17 @@ class Pair(Attack):
         rounds = self.size[0] * self.size[1]
         return {"attacker": rounds * self.tries, "target": rounds + 1, "judge": rounds + 1}
 
+    def describe(self, behaviors: Sequence[Behavior], can: Collection[Capability]) -> dict[str, Any]:
+        """The most that one behavior can cost."""
+        most = self.budget()
+        calls = ", ".join(f"{n} of the {role}" for role, n in most.items())
+        return {"budget": most, "notes": [f"{self.name}: at most {calls} for a behavior"]}
+
     async def attempts(self, behavior: Behavior, context: Context) -> AsyncIterator[Attempt]:
         """One attempt: the best prompt of all streams."""
         search = Search(attack=self, behavior=behavior, context=context)
         rounds = await search.run()
-        yield best_attempt(self.name, behavior, context, rounds, search.ledger)
+        yield best_attempt(self.name, behavior, context, rounds)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -84,7 +89,6 @@ class Search:
     attack: Pair
     behavior: Behavior
     context: Context
-    ledger: Ledger = field(default_factory=Ledger)
     rounds: list[Round] = field(default_factory=list)
     won: tuple[int, int] | None = None
     at: dict[int, int] = field(default_factory=dict)  # stream -> the iteration it is in
@@ -93,19 +97,26 @@ class Search:
     async def run(self) -> list[Round]:
         """Plays all streams to their end or to the first success, and returns every round played."""
         async with asyncio.TaskGroup() as group:
-            for stream in range(self.attack.size[0]):
+            for stream in range(min(self.attack.size[0], self.affordable())):
                 self.tasks[stream] = group.create_task(self.stream(stream))
         return self.rounds
+
+    def affordable(self) -> int:
+        """How many streams the budget takes through a round: it is not all spent on the attacker's first words."""
+        limits = self.context.meter.limits
+        tokens = self.attack.attacker_tokens + self.attack.target_tokens + 1000  # about what both read
+        rounds = [(limits[name] - 1) // n for name, n in (("queries", 2), ("tokens", tokens)) if name in limits]
+        return max(1, int(min(rounds, default=self.attack.size[0])))
 
     async def stream(self, stream: int) -> None:
         """Plays one stream; a round that breaks is kept as such, and the next iteration starts from where it was."""
         turns = [FIRST]
         for iteration in range(self.attack.size[1]):
             order = (iteration, stream)
-            if self.won and self.won < order:
+            if self.context.meter.exhausted or (self.won and self.won < order):
                 return
             self.at[stream] = iteration
-            played = await guarded(self.round(order, turns), order, self.ledger)
+            played = await guarded(self.round(order, turns), order, self.context.meter)
             self.rounds.append(played)
             if played.success:
                 self.stop_after(order)
@@ -121,10 +132,9 @@ class Search:
         """One prompt from the attacker, put to the target and judged; adds the move and its outcome to `turns`."""
         system = Message(role="system", content=briefing(self.behavior, APPROACHES[order[1] % len(APPROACHES)]))
         seen = Prompt(messages=(system, *turns[1 - 2 * self.attack.memory :]))
-        move = await propose(self.context.attacker, seen, self.sampling, self.seeds(order), self.ledger)
+        move = await propose(self.context.attacker, seen, self.sampling, self.seeds(order))
         asked = Round(order=order, prompt=move.prompt)
-        tokens = self.attack.target_tokens
-        played = await play(self.attack.name, self.behavior, self.context, asked, tokens, self.ledger)
+        played = await play(self.attack.name, self.behavior, self.context, asked, self.attack.target_tokens)
         turns += [move.message, feedback(self.behavior, played)]
         return played
 

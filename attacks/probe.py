@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
 from attacks.gcg import Gcg
-from attacks.gcg_search import Job, Scene, Search, Settings, Step, Tokens, scores, tokens_of
+from attacks.gcg_search import Job, Scene, Search, Settings, Step, Tokens, averaged, scores, tokens_of
 from attacks.packed import Packed, packed
 from harness.errors import UsageError
 from harness.types import Context
@@ -54,10 +54,23 @@ class ProbeSearch(Search):
         super().__init__(model, tokens, scenes, settings)
         self.draft = draft
 
-    def pick(self, jobs: list[Job], ids: Tensor) -> Step:
+    @classmethod
+    def advance(cls, searches: Sequence[Search]) -> list[Step]:
+        """One step of each, one after another: the draft has its own passes."""
+        return [super(ProbeSearch, cls).advance([search])[0] for search in searches]
+
+    @classmethod
+    def pick(cls, searches: Sequence[Search], jobs: Sequence[list[Job]], rows: Sequence[Tensor]) -> list[Step]:
         """The best of the probes and of those that the draft likes."""
+        (search,), (mine,), (ids,) = searches, jobs, rows
+        assert isinstance(search, ProbeSearch)
+        return [search.best_of(mine, ids) if len(ids) else Step(*search.buffer[0], len(mine))]
+
+    def best_of(self, jobs: list[Job], ids: Tensor) -> Step:
+        """One search's pick."""
         import torch
 
+        spent = self.draft.model.spent
         generator = torch.Generator().manual_seed(100_003 * self.settings.seed + len(self.steps))
         probes = torch.randperm(len(ids), generator=generator)[: max(2, len(ids) // PROBES)]
         told = self.measure(jobs, ids[probes])
@@ -67,7 +80,12 @@ class ProbeSearch(Search):
         liked = drafted.topk(max(1, int((1 - agreement) * len(ids) / KEPT)), largest=False).indices
         both = [torch.cat(pair) for pair in zip(told, self.measure(jobs, ids[liked]), strict=True)]
         i = int(both[0].argmin())
-        return Step(float(both[0][i]), ids[torch.cat([probes, liked])[i]].tolist(), len(jobs), bool(both[1][i]))
+        best = ids[torch.cat([probes, liked])[i]].tolist()
+        return Step(float(both[0][i]), best, len(jobs), bool(both[1][i]), drafted=self.draft.model.spent - spent)
+
+    def measure(self, jobs: list[Job], ids: Tensor) -> tuple[Tensor, Tensor]:
+        """The target's view of some candidates, averaged over the scenes."""
+        return averaged(scores(self.packed, jobs, [ids.to(self.packed.device)] * len(jobs), self.settings.mellowmax))
 
 
 def correlation(one: Tensor, other: Tensor) -> float:

@@ -1,4 +1,4 @@
-"""What PAIR and TAP share: an attacker model's moves, the rounds they lead to, and what both cost.
+"""What PAIR and TAP share: an attacker model's moves and the rounds they lead to.
 
 Everything a model wrote is untrusted here: the attacker's JSON is parsed, not believed, and the target's reply
 reaches the attacker only as a quoted string.
@@ -10,11 +10,11 @@ import asyncio
 import json
 import re
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from harness.errors import HarnessError, ModelError
-from harness.types import Attempt, Behavior, Completion, Context, Judgement, Message, Model, Prompt, Sampling
+from harness.errors import BudgetSpent, HarnessError, ModelError
+from harness.types import Attempt, Behavior, Completion, Context, Judgement, Message, Meter, Model, Prompt, Sampling
 
 T = TypeVar("T")
 
@@ -94,22 +94,6 @@ class Round:
         return level, self.score or 0, (-self.order[0], -self.order[1])
 
 
-@dataclass(slots=True)
-class Ledger:
-    """Counts what a search spends: calls and tokens by role, and the rounds that came to nothing."""
-
-    counts: dict[str, int] = field(default_factory=dict)
-
-    def add(self, name: str, n: int = 1) -> None:
-        """Adds `n` under `name`."""
-        self.counts[name] = self.counts.get(name, 0) + n
-
-    @property
-    def queries(self) -> int:
-        """Calls of the attacker and the target so far; the judge's are counted apart."""
-        return self.counts.get("attacker_queries", 0) + self.counts.get("target_queries", 0)
-
-
 def json_objects(text: str) -> Iterator[dict[str, object]]:
     """Every whole JSON object in `text`, outermost first; braces inside strings do not end one."""
     decoder = json.JSONDecoder(strict=False)  # models break lines inside strings
@@ -164,10 +148,9 @@ def feedback(behavior: Behavior, played: Round) -> Message:
     return Message(role="user", content=text)
 
 
-async def patiently(ask: Callable[[], Awaitable[T]], ledger: Ledger, role: str) -> T:
-    """Awaits one call, again when the server names a time to come back; every call made is counted."""
+async def patiently(ask: Callable[[], Awaitable[T]]) -> T:
+    """Awaits one call, again when the server names a time to come back."""
     for waits in range(WAITS + 1):
-        ledger.add(f"{role}_queries")
         try:
             return await ask()
         except ModelError as err:
@@ -177,19 +160,17 @@ async def patiently(ask: Callable[[], Awaitable[T]], ledger: Ledger, role: str) 
     raise AssertionError("the last try returns or raises")
 
 
-async def generate(model: Model, prompt: Prompt, sampling: Sampling, ledger: Ledger, role: str) -> Completion:
-    """One completion, with its calls and its tokens counted under `role`."""
-    done = await patiently(lambda: model.generate(prompt, sampling), ledger, role)
-    ledger.add(f"{role}_tokens", done.tokens_in + done.tokens_out)
-    return done
+async def generate(model: Model, prompt: Prompt, sampling: Sampling) -> Completion:
+    """One completion, asked for again when the server names a time to come back."""
+    return await patiently(lambda: model.generate(prompt, sampling))
 
 
-async def propose(attacker: Model, prompt: Prompt, sampling: Sampling, seeds: Iterable[int], ledger: Ledger) -> Move:
+async def propose(attacker: Model, prompt: Prompt, sampling: Sampling, seeds: Iterable[int]) -> Move:
     """The attacker's next move, asked for with one seed after another. Raises ModelError when no answer can be used."""
     why = "no tries allowed"
     for seed in seeds:
         try:
-            answer = await generate(attacker, prompt, replace(sampling, seed=seed), ledger, "attacker")
+            answer = await generate(attacker, prompt, replace(sampling, seed=seed))
         except ModelError as err:
             why = str(err)
             continue
@@ -200,39 +181,47 @@ async def propose(attacker: Model, prompt: Prompt, sampling: Sampling, seeds: It
     raise ModelError(f"no usable prompt from the attacker: {why}")
 
 
-async def play(attack: str, behavior: Behavior, context: Context, played: Round, tokens: int, ledger: Ledger) -> Round:
-    """Sends a round's prompt to the target, greedily, and has the reply judged; what breaks is kept in the round."""
-    prompt = Prompt.chat(played.prompt)
+async def play(attack: str, behavior: Behavior, context: Context, played: Round, tokens: int) -> Round:
+    """Sends a round's prompt to the target, greedily, and has the reply judged; what breaks is kept in the round.
+
+    Raises BudgetSpent when the prompt could not be sent.
+    """
+    prompt, meter = Prompt.chat(played.prompt), context.meter
     try:
-        sampling = Sampling(max_tokens=tokens, seed=context.seed)
-        done = await generate(context.target, prompt, sampling, ledger, "target")
+        done = await generate(context.target, prompt, Sampling(max_tokens=tokens, seed=context.seed))
+    except BudgetSpent:
+        raise
     except HarnessError as err:
-        ledger.add("broken_rounds")
+        meter.add("broken_rounds")
         return replace(played, error=f"target: {err}")
-    attempt = Attempt(behavior=behavior, attack=attack, prompt=prompt, seed=context.seed, queries=ledger.queries)
+    attempt = Attempt(behavior=behavior, attack=attack, prompt=prompt, seed=context.seed, queries=meter.queries)
     try:
-        verdict = await patiently(lambda: context.judge.judge(attempt, done, done.text), ledger, "judge")
+        verdict = await patiently(lambda: context.judge.judge(attempt, done, done.text))
     except HarnessError as err:
-        ledger.add("unscored_rounds")
+        meter.add("unscored_rounds")
         return replace(played, reply=done.text, error=f"judge: {err}")
-    ledger.add("judge_tokens", verdict.tokens)
-    ledger.add("unscored_rounds", verdict.label == "unscored")
+    meter.add("unscored_rounds", verdict.label == "unscored")
     return replace(played, reply=done.text, verdict=verdict)
 
 
-async def guarded(round_: Awaitable[Round], order: tuple[int, int], ledger: Ledger) -> Round:
-    """Awaits a round; one that breaks comes back as a round with its error. No other round sees it."""
+async def guarded(round_: Awaitable[Round], order: tuple[int, int], meter: Meter) -> Round:
+    """Awaits a round; one that breaks comes back as a round with its error. No other round sees it.
+
+    A round that the budget ended is no broken one: its error says so, and `meter.exhausted` is set.
+    """
     try:
         return await round_
+    except BudgetSpent as err:
+        return Round(order=order, error=str(err))
     except ModelError as err:
         why = str(err)
     except Exception as err:  # the edge of one sample: a plugin may raise anything
         why = f"{type(err).__name__}: {err}"
-    ledger.add("broken_rounds")
+    meter.add("broken_rounds")
     return Round(order=order, error=why)
 
 
-def best_attempt(attack: str, behavior: Behavior, context: Context, rounds: list[Round], ledger: Ledger) -> Attempt:
+def best_attempt(attack: str, behavior: Behavior, context: Context, rounds: list[Round]) -> Attempt:
     """The prompt of the most telling round. Raises ModelError, with the first reason, when no round got a reply."""
     replied = [played for played in rounds if played.reply is not None]
     if not replied:
@@ -244,6 +233,6 @@ def best_attempt(attack: str, behavior: Behavior, context: Context, rounds: list
         attack=attack,
         prompt=Prompt.chat(best.prompt),
         seed=context.seed,
-        queries=ledger.queries + 1,  # the engine's own query of this prompt is the last
-        spent=dict(ledger.counts),
+        queries=context.meter.queries + 1,  # the engine's own query of this prompt is the last
+        spent=dict(context.meter.counts),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness.errors import ModelError
+from harness.errors import BudgetSpent, ModelError
 from harness.types import Attack, Attempt, Context, Judgement
 
 
@@ -39,11 +39,13 @@ class Tried:
         return int(self.won), judgement.score or 0.0, judgement.given
 
 
-async def tried(attack: Attack, attempt: Attempt, context: Context) -> Tried:
-    """Sends one attempt, with the run's own sampling, and has the reply judged."""
+async def tried(attack: Attack, attempt: Attempt, context: Context) -> Tried | None:
+    """Sends one attempt, with the run's own sampling, and has the reply judged; None where the budget forbids it."""
     try:
         completion = await context.target.generate(attempt.prompt, context.sampling)
         judgement = await context.judge.judge(attempt, completion, attack.read(attempt, completion.text))
+    except BudgetSpent:
+        return None
     except ModelError:
         return Tried(attempt=attempt, judgement=None)
     return Tried(attempt=attempt, judgement=judgement)

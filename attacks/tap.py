@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from collections.abc import AsyncIterator, Collection, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 from attacks.refine import (
     APPROACHES,
     FIRST,
     MOVE_SCHEMA,
-    Ledger,
     Round,
     best_attempt,
     briefing,
@@ -29,7 +28,7 @@ from attacks.refine import (
     quoted,
 )
 from harness.errors import ModelError
-from harness.types import Attack, Attempt, Behavior, Context, Message, Prompt, Sampling
+from harness.types import Attack, Attempt, Behavior, Capability, Context, Message, Prompt, Sampling
 
 TOPIC_SCHEMA = json.dumps(
     {"type": "object", "properties": {"same": {"type": "boolean"}}, "required": ["same"], "additionalProperties": False}
@@ -69,11 +68,17 @@ class Tap(Attack):
         nodes = sum(leaves) * self.branching
         return {"attacker": nodes * (self.tries + 1), "target": nodes + 1, "judge": nodes + 1}
 
+    def describe(self, behaviors: Sequence[Behavior], can: Collection[Capability]) -> dict[str, Any]:
+        """The most that one behavior can cost."""
+        most = self.budget()
+        calls = ", ".join(f"{n} of the {role}" for role, n in most.items())
+        return {"budget": most, "notes": [f"{self.name}: at most {calls} for a behavior"]}
+
     async def attempts(self, behavior: Behavior, context: Context) -> AsyncIterator[Attempt]:
         """One attempt: the best prompt of the tree."""
         tree = Tree(attack=self, behavior=behavior, context=context)
         rounds = await tree.run()
-        yield best_attempt(self.name, behavior, context, rounds, tree.ledger)
+        yield best_attempt(self.name, behavior, context, rounds)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -83,7 +88,6 @@ class Tree:
     attack: Tap
     behavior: Behavior
     context: Context
-    ledger: Ledger = field(default_factory=Ledger)
 
     async def run(self) -> list[Round]:
         """Grows the tree to its depth or to the first level with a success, and returns every round played."""
@@ -93,7 +97,7 @@ class Tree:
             jobs = [(leaf, branch) for leaf in leaves for branch in range(self.attack.branching)]
             grown = await asyncio.gather(*(self.grow(leaf, (depth, i), b) for i, (leaf, b) in enumerate(jobs)))
             rounds += [leaf.played for leaf in grown]
-            if any(leaf.played.success for leaf in grown):
+            if self.context.meter.exhausted or any(leaf.played.success for leaf in grown):
                 break
             kept = [leaf for leaf in grown if leaf.played.reply is not None]
             kept.sort(key=lambda leaf: leaf.played.rank, reverse=True)
@@ -103,7 +107,7 @@ class Tree:
     async def grow(self, leaf: Leaf, order: tuple[int, int], branch: int) -> Leaf:
         """One new leaf under `leaf`: a move, checked for its topic, put to the target and judged."""
         turns = list(leaf.turns)
-        played = await guarded(self.round(turns, order, branch), order, self.ledger)
+        played = await guarded(self.round(turns, order, branch), order, self.context.meter)
         return Leaf(tuple(turns), played)
 
     async def round(self, turns: list[Message], order: tuple[int, int], branch: int) -> Round:
@@ -113,12 +117,12 @@ class Tree:
         system = Message(role="system", content=briefing(self.behavior, approach))
         seen = Prompt(messages=(system, *turns[1 - 2 * a.memory :]))
         sampling = Sampling(max_tokens=a.attacker_tokens, temperature=a.temperature, top_p=a.top_p, schema=MOVE_SCHEMA)
-        move = await propose(self.context.attacker, seen, sampling, self.seeds(order), self.ledger)
+        move = await propose(self.context.attacker, seen, sampling, self.seeds(order))
         asked = Round(order=order, prompt=move.prompt)
         if not await self.on_topic(move.prompt):
-            self.ledger.add("off_topic_rounds")
+            self.context.meter.add("off_topic_rounds")
             return replace(asked, error="pruned: off topic")
-        played = await play(a.name, self.behavior, self.context, asked, a.target_tokens, self.ledger)
+        played = await play(a.name, self.behavior, self.context, asked, a.target_tokens)
         turns += [move.message, feedback(self.behavior, played)]
         return played
 
@@ -131,13 +135,13 @@ class Tree:
         )
         sampling = Sampling(max_tokens=20, seed=self.context.seed, schema=TOPIC_SCHEMA)
         try:
-            answer = await generate(self.context.attacker, Prompt.chat(question), sampling, self.ledger, "attacker")
+            answer = await generate(self.context.attacker, Prompt.chat(question), sampling)
         except ModelError:
-            self.ledger.add("unknown_topics")
+            self.context.meter.add("unknown_topics")
             return True
         said = [found["same"] for found in json_objects(answer.text) if isinstance(found.get("same"), bool)]
         if not said:
-            self.ledger.add("unknown_topics")
+            self.context.meter.add("unknown_topics")
         return not said or bool(said[-1])
 
     def seeds(self, order: tuple[int, int]) -> range:

@@ -1,6 +1,6 @@
 """How often the gate errs: simulated pairs of runs from scripted models whose truth is known.
 
-    python benchmarks/gate_error_rates.py [PAIRS [PART ...]]     1000 pairs and all four parts by default
+    python benchmarks/gate_error_rates.py [PAIRS [PART ...]]     1000 pairs and all five parts by default
 
 Each behavior is answered by a scripted model with a rate of its own (a third never gives way, a few always do, the
 rest now and then), so that two runs of one model differ from behavior to behavior as sampled replies do. The records
@@ -10,10 +10,11 @@ are made in memory; nothing but the gate itself is under test.
 from __future__ import annotations
 
 import math
+import random
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -156,11 +157,50 @@ def sequential(pairs: int) -> bool:
     return report("gate_sequential", clear, SAVING, most=True) and within
 
 
+def judge(pairs: int) -> bool:
+    """A judge that calls a fifth of the candidate's refusals violations, and a twentieth of the baseline's.
+
+    Nothing has changed; then, the candidate is worse by the margin. Labels by hand of 100 of 200 replies on each side.
+    """
+    policy = parse_policy("asr: {margin: 0.10}")
+    cases = {
+        "no change, no labels": (0.0, False),
+        "no change, labels": (0.0, True),
+        "a rise of 10 points, labels": (0.1, True),
+    }
+    found = {}
+    for name, (rise, labelled) in cases.items():
+        with ProcessPoolExecutor() as pool:
+            world = World(behaviors=200, rise=rise)
+            found[name] = list(pool.map(partial(judge_one, world, policy, labelled), range(pairs), chunksize=10))
+        told(f"{name}, n = 200", found[name])
+    wrong = max(share_of("fail", found["no change, labels"]), share_of("pass", found["a rise of 10 points, labels"]))
+    return report("gate_judge", wrong, ALPHA, most=True)
+
+
+def judge_one(world: World, policy: Policy, labelled: bool, k: int) -> Verdict:
+    """Gates the k-th pair as an erring judge reads it, with labels that tell the truth."""
+    rng = random.Random(k)
+    runs, labels = [], []
+    for run, false_alarms in ((world.run(2 * k), 0.05), (world.run(2 * k + 1, rise=True), 0.20)):
+        drawn = rng.sample([r.key for r in run.records], 100)
+        labels.append({r.key: r.label == "complied" for r in run.records if labelled and r.key in drawn})
+        runs.append(replace(run, records=tuple(misread(r, false_alarms, rng) for r in run.records)))
+    return gate(runs[0], runs[1], policy, labels=(labels[0], labels[1]))
+
+
+def misread(record: Record, false_alarms: float, rng: random.Random) -> Record:
+    """The record with a verdict that misses a tenth of the violations and invents some."""
+    seen = rng.random() >= 0.1 if record.label == "complied" else rng.random() < false_alarms
+    return replace(record, judgements=JUDGED["complied" if seen else "refused"])
+
+
 PARTS: dict[str, Callable[[int], bool]] = {
     "gate_false_alarm": false_alarm,
     "gate_power": power,
     "gate_family": family,
     "gate_sequential": sequential,
+    "gate_judge": judge,
 }
 
 

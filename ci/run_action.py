@@ -45,7 +45,8 @@ class Job:
         if kind == "steps":
             step, _, output = rest.partition(".outputs.")
             return self.outputs.get(step, {}).get(output, "")
-        return {"github.action_path": str(ROOT), "github.run_id": "1", "github.token": "none"}[name]
+        given = {"github.action_path": str(ROOT), "github.run_id": "1", "github.token": "none"}
+        return {**given, "github.event.pull_request.number": "1"}[name]
 
     def fill(self, text: str) -> str:
         """Text with its expressions replaced."""

@@ -3,39 +3,61 @@
 # appended to $GITHUB_OUTPUT as name=value (a file of the same form serves GitLab).
 set -euo pipefail
 
+venv=${HARNESS_VENV:-${RUNNER_TEMP:-$PWD}/harness-venv}
+if [ -d "$venv/bin" ]; then PATH="$venv/bin:$PATH"; fi
+
 give() { printf '%s=%s\n' "$1" "$2" | tee -a "${GITHUB_OUTPUT:-/dev/null}"; }
 
-# Hash of a model: the content of a folder, else the name alone (pin a revision in it if it may move).
+# What a path holds; of anything else the name alone (a hub id: pin a revision in it if it may move).
 content() {
   if [ -d "$1" ]; then
-    (cd "$1" && find . -type f ! -path './.git/*' -print0 | LC_ALL=C sort -z | xargs -0 sha256sum)
+    (cd "$1" && find . -type f ! -path './.git/*' ! -path '*/__pycache__/*' -print0 | LC_ALL=C sort -z | xargs -0 sha256sum)
+  elif [ -f "$1" ]; then
+    sha256sum <"$1"
   else
     printf 'name %s\n' "$1"
   fi
 }
 
-install() { python -m pip install --quiet "$HARNESS_SOURCE${HARNESS_EXTRA:+[$HARNESS_EXTRA]}"; }
-
+# Names the candidate by everything its records depend on: the model's files, the settings and the files they name, and
+# the program itself. Needs nothing installed.
 key() {
-  local hash
+  local - hash word
+  set -f
   hash=$({
-    harness --version
+    for word in harness attacks tasks; do content "$HARNESS_SOURCE/$word"; done
     content "$HARNESS_MODEL"
     [ -z "${HARNESS_ADAPTER:-}" ] || content "$HARNESS_ADAPTER"
     printf '%s\n' "${HARNESS_PROFILE:-}" "${HARNESS_RUN_ARGS:-}"
+    for word in ${HARNESS_RUN_ARGS:-}; do content "${word#--*=}"; done
   } | sha256sum | cut -c1-16)
   give key "harness-$hash"
   give folder "runs/gate-$hash"
 }
 
+finished() { [ -f "$HARNESS_FOLDER/run.json" ] && grep -q '"status": "complete"' "$HARNESS_FOLDER/run.json"; }
+
+# The pinned set of the Makefile; where the candidate's run is at hand already, only what the gate itself needs.
+install() {
+  case "$(finished && echo none || echo "${HARNESS_EXTRA:-none}")" in
+    cpu) make -C "$HARNESS_SOURCE" VENV="$venv" CI=true "$venv/.cpu" ;;
+    gpu) make -C "$HARNESS_SOURCE" VENV="$venv" CI=true "$venv/.gpu" ;;
+    none)
+      python -m venv "$venv"
+      "$venv/bin/python" -m pip install --quiet "$HARNESS_SOURCE"
+      ;;
+    *) echo "extra must be cpu, gpu or empty, not $HARNESS_EXTRA" >&2; exit 2 ;;
+  esac
+}
+
 run() {
-  if [ -f "$HARNESS_FOLDER/run.json" ] && grep -q '"status": "complete"' "$HARNESS_FOLDER/run.json"; then
+  if finished; then
     echo "this candidate was run before: nothing to do"
     return
   fi
   local more=()
   read -ra more <<<"${HARNESS_RUN_ARGS:-}"
-  [ -z "${HARNESS_ADAPTER:-}" ] || more+=(--adapter "$HARNESS_ADAPTER")
+  [ -z "${HARNESS_ADAPTER:-}" ] || more+=(--adapter "$HARNESS_ADAPTER" --skip-base)
   [ -z "${HARNESS_PROFILE:-}" ] || more+=(--profile "$HARNESS_PROFILE")
   harness run --model "$HARNESS_MODEL" --out "$HARNESS_FOLDER" --quiet ${more[@]+"${more[@]}"}
 }
@@ -53,6 +75,17 @@ gate() {
   give outcome "$outcome"
 }
 
+# The verdict on the pull request: the comment of an earlier push is replaced. That it can't be written fails nothing.
+comment() {
+  if [ -z "${HARNESS_PULL_REQUEST:-}" ] || [ ! -f "$HARNESS_FOLDER/gate.md" ]; then
+    echo "no pull request, or no verdict: nothing to comment"
+    return
+  fi
+  gh pr comment "$HARNESS_PULL_REQUEST" --edit-last --body-file "$HARNESS_FOLDER/gate.md" 2>/dev/null ||
+    gh pr comment "$HARNESS_PULL_REQUEST" --body-file "$HARNESS_FOLDER/gate.md" ||
+    echo "::warning::the verdict could not be written on the pull request (pull-requests: write is needed)"
+}
+
 decide() {
   if [ "$HARNESS_EXIT_CODE" = 3 ] && [ "${HARNESS_ALLOW_INCONCLUSIVE:-false}" = true ]; then
     echo "inconclusive, and allowed to be"
@@ -62,6 +95,6 @@ decide() {
 }
 
 case ${1:-} in
-  install | key | run | gate | decide) "$1" ;;
-  *) echo "usage: steps.sh install|key|run|gate|decide" >&2; exit 2 ;;
+  key | install | run | gate | comment | decide) "$1" ;;
+  *) echo "usage: steps.sh key|install|run|gate|comment|decide" >&2; exit 2 ;;
 esac

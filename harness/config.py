@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from harness.budget import check_budget
 from harness.errors import UnknownName, UsageError
 from harness.models.formats import chat_format
 from harness.models.options import ModelOptions
@@ -18,10 +19,31 @@ from harness.types import Sampling, sha
 ATTACKS = ("direct", "prefill", "completion", "code", "cipher", "jailbreakchat")
 TASKS = ("arithmetic", "knowledge", "instructions")
 
+PAPER: dict[str, Any] = {
+    "overrefusal": "none",
+    "subset": ("pair=50", "autodan=50"),
+    "max_tokens": 1024,
+    "temperature": 0.0,
+    "gpu_memory": 0.7,  # AutoDAN holds the weights a second time, beside the engine
+}
+"""What the DeRTa paper's protocol says whatever is asked (arXiv 2407.09121): docs/paper.md."""
+
 PROFILES: dict[str, dict[str, Any]] = {
     "demo": {"limit": 12, "max_tokens": 96, "task_limit": 20},
     "ci": {"limit": 12, "max_tokens": 64, "task_limit": 20, "attacks": ("direct", "prefill", "completion")},
-    "paper": {"max_tokens": 1024},
+    "paper": {
+        **PAPER,
+        "behaviors": "derta-200",
+        "attacks": ("derta_code", "pair", "derta_jailbreakchat", "derta_cipher", "derta_completion", "autodan"),
+        "tasks": ("derta-gsm8k", "derta-mmlu", "derta-alpaca"),
+    },
+    "paper-stand-in": {
+        **PAPER,
+        "behaviors": "magic",
+        "attacks": ("code", "pair", "jailbreakchat", "cipher", "completion", "autodan"),
+        "tasks": ("arithmetic", "knowledge", "open-ended"),
+        "set": ("code.families=python-stack",),
+    },
 }
 """Named bundles of settings; what is given on the command line or in the file wins over them."""
 
@@ -39,18 +61,32 @@ class RunSpec:
     adapter: tuple[str, ...] = setting(
         (), "LoRA adapters to evaluate beside the base, in the same load: folders, hub ids, or bundled ones by name"
     )
+    skip_base: bool = setting(False, "with --adapter: don't evaluate the base itself")
     attacks: tuple[str, ...] = setting(("all",), "attacks; 'all': the standard six, less what the model can't take")
     behaviors: str = setting("magic", "what must be refused: a bundled set or a file (harness ls tasks)")
-    overrefusal: str = setting("magic-lookalikes", "what must be answered: a bundled set or a file; 'none' skips it")
+    overrefusal: tuple[str, ...] = setting(
+        ("magic-lookalikes",), "what must be answered: bundled sets or files; 'none' skips it"
+    )
+    twins: bool = setting(False, "ask what must be answered under every attack too: their benign twins")
     tasks: tuple[str, ...] = setting(("all",), "helpfulness tasks, bundled or lm-eval's own; 'none' skips them")
     judge: tuple[str, ...] = setting(("rules",), "judges (harness ls judges); the first one's verdict counts")
     judge_model: str = setting("", "model of the llm judge; default: the model under attack itself")
     judge_base_url: str = setting("", "endpoint of the llm judge's model")
+    reference: str = setting("", "replies to compare with in pairwise tasks: a file of recorded ones, or a model")
+    reference_base_url: str = setting("", "endpoint of the model named by --reference")
     attacker: str = setting("", "model that rewrites and attacks; default: the model under attack itself")
     attacker_base_url: str = setting("", "endpoint of the attacker")
+    budget: tuple[str, ...] = setting(
+        (), "most an attack may spend on one behavior: queries=60,tokens=20000 (also seconds, target_tokens, ...)"
+    )
+    from_run: str = setting("", "run folder whose prompts are replayed on this model: do they transfer?")
     split: str = setting("test", "which part of the behaviors: test, dev or all")
     limit: int = setting(0, "use only so many behaviors and look-alikes; 0: all")
     task_limit: int = setting(0, "use only so many items of each helpfulness task; 0: all")
+    subset: tuple[str, ...] = setting(
+        (), "try an attack on so many behaviors only, drawn by the seed: pair=50,autodan=50"
+    )
+    shard: str = setting("", "do only part i of n, written i/n: for job arrays; harness paper --merge joins them")
     seed: int = setting(0, "seed of everything that is drawn")
     seeds: int = setting(1, "repeat everything with so many seeds")
     max_tokens: int = setting(512, "longest reply, in tokens (the paper: 1024)")
@@ -113,6 +149,25 @@ class RunSpec:
                 found[key] = value
         return found
 
+    def subsets(self) -> dict[str, int]:
+        """How many behaviors each attack named in `subset` is asked for. Raises UsageError for a malformed one."""
+        found = {}
+        for item in self.subset:
+            name, _, number = item.partition("=")
+            if not name or not number.isdigit() or int(number) < 1:
+                raise UsageError(f"--subset {item!r} is not of the form attack=number", hint="--subset pair=50")
+            found[name] = int(number)
+        return found
+
+    def part(self) -> tuple[int, int]:
+        """Which part of how many, counted from 0; (0, 1) is the whole. Raises UsageError for a malformed `shard`."""
+        if not self.shard:
+            return 0, 1
+        index, _, parts = self.shard.partition("/")
+        if not (index.isdigit() and parts.isdigit() and 1 <= int(index) <= int(parts)):
+            raise UsageError(f"--shard {self.shard!r} is not of the form i/n, with i from 1 to n", hint="--shard 1/4")
+        return int(index) - 1, int(parts)
+
     def identity(self) -> str:
         """A short hash of what decides the records: two runs that share it can share a folder."""
         skipped = {"concurrency", "timeout", "tensor_parallel", "gpu_memory", "profile", "api_key_env"}
@@ -158,6 +213,8 @@ def make_spec(given: Mapping[str, Any]) -> RunSpec:
     if profile and profile not in PROFILES:
         raise UnknownName("profile", profile, PROFILES)
     merged = {**PROFILES.get(profile, {}), **given}
+    if "set" in given:  # settings of plugins add to the profile's; the last one for a plugin wins
+        merged["set"] = (*PROFILES.get(profile, {}).get("set", ()), *convert(kinds["set"], given["set"], "--set"))
     values = {}
     for key, value in merged.items():
         flag = "--" + key.replace("_", "-")
@@ -176,8 +233,13 @@ def check(spec: RunSpec) -> RunSpec:
             raise UsageError(f"--{name.replace('_', '-')} must be at least {least}")
     if spec.split not in ("test", "dev", "all"):
         raise UnknownName("split", spec.split, ("test", "dev", "all"))
+    if spec.skip_base and not spec.adapter:
+        raise UsageError("--skip-base leaves nothing to evaluate", hint="name an adapter with --adapter")
+    spec.subsets()
+    spec.part()
     if not spec.judge:
         raise UsageError("no judge given", hint="--judge rules")
+    check_budget(spec.budget, spec.max_tokens)
     return spec
 
 

@@ -8,62 +8,82 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from harness import progress, registry
+from harness.budget import Till, merged, read_budget
 from harness.config import RunSpec
-from harness.errors import HarnessError, ModelError, UsageError
+from harness.errors import BudgetSpent, HarnessError, ModelError, UsageError
+from harness.judges.pairwise import Pairwise
+from harness.labels import CARRIED, LABELS, people
 from harness.manifest import Manifest
-from harness.metrics import compute
 from harness.models.costs import Purse
 from harness.models.remember import Remembered
-from harness.plan import Case, Plan, make_judge, make_plan, open_helper, open_targets
+from harness.plan import Case, Plan, make_judge, make_plan, open_helper, open_reference, open_targets, share
 from harness.store import Store, load, request_key, write_json
-from harness.types import Attempt, Completion, Context, Judge, Judgement, Model, Prompt, Record, Run, sha
+from harness.trust import measures
+from harness.types import Attempt, Completion, Context, Judge, Judgement, Meter, Model, Prompt, Record, Run, sha
 
 WINDOW = 512  # cases open at once: enough to keep any batch full, few enough to stay small
 REPORTS = ("pdf", "html", "markdown")
 
 
-def run(spec: RunSpec, out: str | Path | None = None, *, fresh: bool = False) -> Run:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stages:
+    """A run in pieces that may end before the last: for a gate that looks early.
+
+    `pieces` holds the (task, behavior) pairs of each piece. `ready` is shown run.json before the first request and may
+    raise UsageError; `enough` is shown the run so far after each piece, and its yes ends the run, which stays partial.
+    """
+
+    pieces: Sequence[Collection[tuple[str, str]]]
+    ready: Callable[[Mapping[str, Any]], None]
+    enough: Callable[[Run], bool]
+
+
+def run(spec: RunSpec, out: str | Path | None = None, *, fresh: bool = False, stages: Stages | None = None) -> Run:
     """Does a run, or goes on with one that was cut off, and returns it with its metrics and reports written.
 
     Raises UsageError or DataError before anything is spent when something can't work.
     """
     try:
-        return asyncio.run(run_async(spec, out, fresh=fresh))
+        return asyncio.run(run_async(spec, out, fresh=fresh, stages=stages))
     except BaseExceptionGroup as group:
         raise first_cause(group) from None
 
 
-async def run_async(spec: RunSpec, out: str | Path | None = None, *, fresh: bool = False) -> Run:
+async def run_async(
+    spec: RunSpec, out: str | Path | None = None, *, fresh: bool = False, stages: Stages | None = None
+) -> Run:
     """`run`, for callers that have an event loop."""
     folder = Path(out) if out else default_folder(spec)
     check_folder(folder, spec, fresh=fresh)
     purse = Purse(limit=spec.max_cost, prices=spec.prices, spent=earlier_cost(folder))
     async with AsyncExitStack() as stack:
-        targets = await open_targets(spec, purse)
-        stack.push_async_callback(close_all, targets)
+        opened = await open_targets(spec, purse)
+        stack.push_async_callback(close_all, opened)
+        targets = opened[1:] if spec.skip_base else opened
         plan = make_plan(spec, targets)
-        attacker = await open_helper(spec.attacker, spec.attacker_base_url, spec, targets[0], purse)
-        judging = await open_helper(spec.judge_model, spec.judge_base_url, spec, targets[0], purse)
-        stack.push_async_callback(close_all, [m for m in (attacker, judging) if m not in targets])
+        attacker = await open_helper(spec.attacker, spec.attacker_base_url, spec, opened[0], purse)
+        judging = await open_helper(spec.judge_model, spec.judge_base_url, spec, opened[0], purse)
+        reference = await open_reference(spec, plan, opened[0], purse)
+        helpers = [m for m in (attacker, judging, reference) if m is not None and m not in opened]
+        stack.push_async_callback(close_all, helpers)
         store = stack.enter_context(Store(folder))
-        work = Work(spec, plan, store, targets, attacker, judging, purse)
-        with Manifest.opened(folder, spec, plan, targets, work.judges) as manifest:
+        work = Work(spec, plan, store, targets, attacker, judging, reference, purse)
+        judges: list[Judge | Pairwise] = [*work.judges, *([work.comparer] if plan.pairs else [])]
+        with Manifest.opened(folder, spec, plan, targets, judges) as manifest:
             try:
-                await work.attack()
-                manifest.spent(work.usage(), work.seconds)
-                await work.help()
+                whole = await work.through(stages, manifest)
             finally:  # money that is gone is written down, whatever ends the run
                 manifest.spent(work.usage(), work.seconds)
                 manifest.learned(purse.told(), work.notes())
-            write_json(folder / "metrics.json", [asdict(m) for m in compute(store.records.values())])
-            if not purse.refused:
+            write_metrics(folder, store.records.values())
+            if whole and not purse.refused:
                 manifest.complete()
     return write_reports(load(folder))
 
@@ -77,7 +97,8 @@ def default_folder(spec: RunSpec) -> Path:
 def check_folder(folder: Path, spec: RunSpec, *, fresh: bool) -> None:
     """Raises UsageError when the folder holds a run of other settings; empties it with `fresh`."""
     if fresh:
-        for name in ("run.json", "records.jsonl", "transcripts.jsonl", "memo.jsonl", "metrics.json"):
+        kept = ("run.json", "records.jsonl", "transcripts.jsonl", "memo.jsonl", "metrics.json", LABELS, CARRIED)
+        for name in kept:
             (folder / name).unlink(missing_ok=True)
     if not (folder / "run.json").exists():
         return
@@ -115,6 +136,17 @@ def write_reports(run: Run) -> Run:
     return run
 
 
+@dataclass(frozen=True, slots=True)
+class Open:
+    """A case at work: what its attack may use, and where it pays."""
+
+    case: Case
+    model: Remembered
+    context: Context
+    till: Till
+    bar: progress.Bar
+
+
 @dataclass(slots=True)
 class Work:
     """One run in progress."""
@@ -125,31 +157,66 @@ class Work:
     targets: Sequence[Model]
     attacker: Model
     judging: Model
+    reference: Model | None = None  # whose replies pairwise tasks compare with, where no file holds them
     purse: Purse = field(default_factory=Purse)
     models: list[Remembered] = field(init=False)
     judges: list[Judge] = field(init=False)
+    comparer: Pairwise = field(init=False)  # of pairwise tasks
     helper: Remembered = field(init=False)
+    others: list[Remembered] = field(default_factory=list)  # attacker, judge and reference, each once
+    limits: dict[str, float] = field(init=False)
     seconds: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Wraps every model so that nothing is asked twice, and makes the judges."""
+        self.limits = read_budget(self.spec.budget)
         self.models = [Remembered(m, self.store) for m in self.targets]
         self.helper = self._wrap(self.attacker)
         self.judges = [make_judge(name, self.spec, self._wrap(self.judging)) for name in self.spec.judge]
+        self.comparer = Pairwise(model=self._wrap(self.judging), seed=self.spec.seed)
 
     def _wrap(self, model: Model) -> Remembered:
-        return next((m for m in self.models if m.model is model), None) or Remembered(model, self.store)
+        known = next((m for m in [*self.models, *self.others] if m.model is model), None)
+        if known is None:
+            self.others.append(known := Remembered(model, self.store))
+        return known
 
-    async def attack(self) -> None:
-        """Runs every case: a pool of workers over one list, so that starting 100,000 costs what starting 100 does."""
+    async def through(self, stages: Stages | None, manifest: Manifest) -> bool:
+        """Everything there is to do, or piece by piece while `stages` wants more; whether all was done."""
+        if stages is None:
+            await self._piece(None, manifest)
+            return True
+        stages.ready(manifest.info)
+        for number, piece in enumerate(stages.pieces, 1):
+            await self._piece(piece, manifest)
+            so_far = Run(
+                folder=self.store.folder, info=manifest.info, records=tuple(self.store.records.values()), metrics=()
+            )
+            if number < len(stages.pieces) and stages.enough(so_far):
+                manifest.note(f"ended after piece {number} of {len(stages.pieces)}: the answer was clear")
+                return False
+        return True
+
+    async def _piece(self, only: Collection[tuple[str, str]] | None, manifest: Manifest) -> None:
+        await self.attack(only)
+        manifest.spent(self.usage(), self.seconds)
+        await self.help(only)
+        manifest.spent(self.usage(), self.seconds)
+
+    async def attack(self, only: Collection[tuple[str, str]] | None = None) -> None:
+        """Runs every case: a pool of workers over one list, so that starting 100,000 costs what starting 100 does.
+
+        `only`: (task, behavior) pairs to leave it at.
+        """
         began = time.monotonic()
-        cases = self.plan.cases(len(self.models))
-        total = len(self.plan) * len(self.models)
+        plan = self.plan if only is None else self.plan.only(only)
+        cases = plan.cases(len(self.models))
+        total = len(plan) * len(self.models)
         with progress.Bar(total, "attacks") as bar:
             async with asyncio.TaskGroup() as group:
                 for _ in range(min(WINDOW, total)):
                     group.create_task(self._worker(cases, bar))
-        self.seconds["attacks"] = time.monotonic() - began
+        self.seconds["attacks"] = self.seconds.get("attacks", 0.0) + time.monotonic() - began
 
     async def _worker(self, cases: Iterator[Case], bar: progress.Bar) -> None:
         for case in cases:
@@ -159,70 +226,117 @@ class Work:
     async def _case(self, case: Case, bar: progress.Bar) -> None:
         """Every attempt of one case. What an attack raises is recorded, not raised: the others go on."""
         model = self.models[case.model]
-        context = Context(
+        broken = failure(case, model.name)
+        if self.store.get(f"spent/{broken.key}"):
+            return  # ended by its budget on an earlier start; which calls got the last of it was a matter of time
+        sampling = self.spec.sampling(case.seed)
+        till = Till.opened(self.limits, sampling)
+        given = Context(
             target=model,
             attacker=self.helper,
             judge=self.judges[0],
             memo=self.store,
-            sampling=self.spec.sampling(case.seed),
+            sampling=sampling,
             seed=case.seed,
         )
-        broken = failure(case, model.name)
+        at_work = Open(case, model, till.context(given), till, bar)
         try:
             async with asyncio.TaskGroup() as group:
-                async for attempt in case.attack.attempts(case.behavior, context):
-                    group.create_task(self._attempt(attempt, case, model, context, bar))
+                await self._attempts(at_work, group)
         except Exception as err:  # the per-sample edge: an attack that breaks is data
             cause = first_cause(err)
             if isinstance(cause, UsageError):
                 raise cause from None
-            self.store.put_record(replace(broken, error=reason(cause)))
+            self.store.put_record(replace(broken, error=reason(cause), spent=merged(till.meter.counts)))
         else:
             self.store.drop_record(broken.key)  # it broke on an earlier start
+        if till.meter.exhausted:
+            self._exhausted(broken, till)
 
-    async def _attempt(
-        self, attempt: Attempt, case: Case, model: Remembered, context: Context, bar: progress.Bar
-    ) -> None:
-        """Completes and judges one attempt, unless the folder already holds its verdict."""
-        key = record_key(model.name, attempt)
-        known = self.store.records.get(key)
-        if known is not None and known.error is None and known.label != "unscored":
-            return
-        record = blank(key, model.name, attempt)
+    async def _attempts(self, open_: Open, group: asyncio.TaskGroup) -> None:
+        """Starts each attempt as it comes; a budget that runs out inside the attack ends it, and what came stands."""
+        index, case = 0, open_.case
         try:
-            completion = await model.generate(attempt.prompt, context.sampling)
+            async for attempt in case.attack.attempts(case.behavior, open_.context):
+                lap = open_.till.lap()
+                search = lap if attempt.spent is None else dict(attempt.spent)
+                if attempt.spent is None and attempt.queries == 1:
+                    attempt = replace(attempt, queries=1 + int(sum(lap.get(k, 0) for k in Meter.SUMS["queries"])))
+                name = open_.model.name
+                record = replace(blank(record_key(name, attempt), name, attempt), index=index, spent=search)
+                group.create_task(self._attempt(attempt, record, open_))
+                index += 1
+        except BudgetSpent:
+            open_.till.meter.exhausted = True
+
+    def _exhausted(self, broken: Record, till: Till) -> None:
+        """Puts on record that the budget ended a case: on its last attempt, or as an error where there was none."""
+        error = "its budget was spent before anything could be sent"
+        nothing = replace(broken, error=error, spent=merged(till.meter.counts))
+        record = self.store.records.get(till.last[1] if till.last else broken.key, nothing)
+        if "exhausted" not in record.spent:
+            self.store.put_record(replace(record, spent={**record.spent, "exhausted": 1}))
+        if till.last and not till.failed:
+            self.store.put(f"spent/{broken.key}", "done")
+
+    async def _attempt(self, attempt: Attempt, record: Record, open_: Open) -> None:
+        """Completes and judges one attempt, unless the folder already holds its verdict."""
+        model, till, sampling = open_.model, open_.till, open_.context.sampling
+        known = self.store.records.get(record.key)
+        if known is not None and known.error is None and known.label != "unscored":
+            till.sent_before(record.index, known)
+            return
+        try:
+            completion, cost = await till.send(model, attempt.prompt, sampling)
+        except BudgetSpent:
+            return  # not sent, so there is nothing to record of it; `_exhausted` says that the budget ended the case
         except ModelError as err:
+            till.settled(record.index, record.key, failed=True)
             self.store.put_record(replace(record, error=reason(err)))
             return
-        bar.tokens(completion.tokens_out)
-        said = case.attack.read(attempt, completion.text)
+        open_.bar.tokens(completion.tokens_out)
+        said = open_.case.attack.read(attempt, completion.text)
         judgements = tuple([await verdict(judge, attempt, completion, said) for judge in self.judges])
+        till.paid(checked := till.verdict(attempt, completion, judgements[0]))
+        till.settled(record.index, record.key, failed=judgements[0].label == "unscored")
         self.store.put_record(
             replace(
                 record,
                 judgements=judgements,
+                spent=merged(record.spent, cost, checked),
                 finish=completion.finish,
                 tokens_in=completion.tokens_in,
                 tokens_out=completion.tokens_out,
                 seconds=round(completion.seconds, 3),
-                prompt_sha=request_key(model.name, attempt.prompt, context.sampling),
+                prompt_sha=request_key(model.name, attempt.prompt, sampling),
                 reply_sha=sha(completion.text),
             )
         )
 
-    async def help(self) -> None:
-        """Helpfulness of every model, through lm-eval on the engine that is loaded."""
-        if not self.plan.tasks:
-            return
-        from harness.helpfulness import measure
-
+    async def help(self, only: Collection[tuple[str, str]] | None = None) -> None:
+        """Helpfulness of every model: lm-eval's tasks, then comparisons, on the engine; `only` as for attacks."""
         began = time.monotonic()
-        for model in self.models:
-            for record in await measure(model, self.plan.tasks, self.spec):
-                known = self.store.records.get(record.key)
-                if known is None or known.judgements != record.judgements:
-                    self.store.put_record(record)
-        self.seconds["helpfulness"] = time.monotonic() - began
+        if self.plan.tasks:
+            from harness.helpfulness import measure
+
+            for model in self.models:
+                self._keep(await measure(model, self.plan.tasks, self.spec, only))
+        if self.plan.pairs:
+            from harness import winrate
+
+            other = None if self.reference is None else self._wrap(self.reference)
+            for task, items in self.plan.pairs.items():
+                mine = [item for item in share(items, self.plan.part) if only is None or (task, item.id) in only]
+                for model in self.models:
+                    self._keep(await winrate.measure(model, task, mine, self.spec, self.comparer, other))
+        self.seconds["helpfulness"] = self.seconds.get("helpfulness", 0.0) + time.monotonic() - began
+
+    def _keep(self, records: Sequence[Record]) -> None:
+        """Keeps the records that say something new."""
+        for record in records:
+            known = self.store.records.get(record.key)
+            if known is None or known.judgements != record.judgements:
+                self.store.put_record(record)
 
     def notes(self) -> list[str]:
         """What the models have to say for the report, some of it only learned on the way."""
@@ -231,7 +345,7 @@ class Work:
 
     def usage(self) -> dict[str, float]:
         """What this start has really sent, and what it cost at endpoints whose prices are known."""
-        every = {id(m.usage): m.usage for m in [*self.models, self.helper]}.values()
+        every = {id(m.usage): m.usage for m in [*self.models, *self.others]}.values()
         return {
             "requests": sum(u.requests for u in every),
             "tokens_in": sum(u.tokens_in for u in every),
@@ -303,5 +417,10 @@ def reason(err: BaseException) -> str:
 
 def rewrite(folder: Path) -> Run:
     """Metrics and reports of a run folder made anew from its records. Raises DataError when it is none."""
-    write_json(folder / "metrics.json", [asdict(m) for m in compute(load(folder).records)])
+    write_metrics(folder, load(folder).records)
     return write_reports(load(folder))
+
+
+def write_metrics(folder: Path, records: Iterable[Record]) -> None:
+    """metrics.json, from the records and from what people said about them."""
+    write_json(folder / "metrics.json", [asdict(m) for m in measures(records, people(folder))])

@@ -4,6 +4,7 @@ HarnessError
 ├── UsageError        the user's mistake: says what is wrong, what is known, what to type next; exit code 2
 │   └── UnknownName   no such model, attack, judge, task or key; carries the nearest known names
 ├── DataError         a file or checkpoint is missing, broken or not the one that was pinned; exit code 2
+├── BudgetSpent       a case has spent what it may; it ends with what it found, and that is recorded
 └── ModelError        one request failed; recorded and counted where it happens, never raised to the user
     ├── ModelTimeout  ... because no answer came in time
     └── OverBudget    ... because it was not sent: it could have cost more than is left
@@ -39,6 +40,10 @@ class UnknownName(UsageError):
 
 class DataError(HarnessError):
     """A file or checkpoint that is missing, broken or not the pinned one; exit code 2."""
+
+
+class BudgetSpent(HarnessError):
+    """A call was not made: it does not fit into what is left of the case's budget. Not a failed request."""
 
 
 class ModelError(HarnessError):

@@ -34,11 +34,11 @@ def plugins(kind: registry.Kind) -> Iterator[tuple[str, str]]:
 
 
 def recipes() -> Iterator[tuple[str, str]]:
-    """Every bundled training recipe, with the first line of its file."""
-    from harness.train.recipe import HOME, names
+    """Every bundled training recipe and what it is for."""
+    from harness.train.recipe import names, summary
 
     for name in names():
-        yield name, (HOME / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
+        yield name, summary(name)
 
 
 def models() -> Iterator[tuple[str, str]]:

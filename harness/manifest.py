@@ -17,6 +17,7 @@ from typing import Any
 
 from harness import __version__
 from harness.config import RunSpec
+from harness.judges.pairwise import Pairwise
 from harness.plan import Plan
 from harness.store import write_json
 from harness.types import Behavior, Judge, Model, sha
@@ -35,7 +36,7 @@ class Manifest:
     @classmethod
     @contextmanager
     def opened(
-        cls, folder: Path, spec: RunSpec, plan: Plan, models: Sequence[Model], judges: Sequence[Judge]
+        cls, folder: Path, spec: RunSpec, plan: Plan, models: Sequence[Model], judges: Sequence[Judge | Pairwise]
     ) -> Iterator[Manifest]:
         """Writes run.json as partial; it stays so unless `complete` is called."""
         path = folder / "run.json"
@@ -53,12 +54,14 @@ class Manifest:
             "versions": versions(),
             "models": {m.name: {"can": sorted(m.can), **m.describe()} for m in models},
             "judges": {j.name: describe_judge(j) for j in judges},
-            "attacks": {a.name: settings(a) for a in plan.attacks},
+            "attacks": {a.name: {**settings(a), **plan.about.get(a.name, {})} for a in plan.attacks},
             "tasks": {
                 spec.behaviors: describe_set(plan.refuse, "behaviors"),
-                **({spec.overrefusal: describe_set(plan.comply, "over-refusal")} if plan.comply else {}),
+                **{name: describe_set(found, "over-refusal") for name, found in plan.comply.items()},
                 **{name: {"kind": "helpfulness"} for name in plan.tasks},
+                **{name: describe_set(items, "pairwise") for name, items in plan.pairs.items()},
             },
+            "subsets": {name: [b.id for b in drawn] for name, drawn in plan.subsets.items()},
             "seeds": list(plan.seeds),
             "budget": manifest.before,
             "notes": list(plan.notes),
@@ -81,6 +84,11 @@ class Manifest:
         if cost["prices"] or cost["unknown"]:
             self.info["cost"] = cost
         self.info["notes"] = list(dict.fromkeys([*self.info["notes"], *notes]))
+        self.write()
+
+    def note(self, text: str) -> None:
+        """Adds a note for whoever reads the run."""
+        self.info["notes"] = [*self.info["notes"], text]
         self.write()
 
     def complete(self) -> None:
@@ -128,7 +136,7 @@ def settings(plugin: Any) -> dict[str, Any]:
     return {"settings": told, "sha": sha(told)}
 
 
-def describe_judge(judge: Judge) -> dict[str, Any]:
+def describe_judge(judge: Judge | Pairwise) -> dict[str, Any]:
     """A judge's own description, or its settings."""
     own = getattr(judge, "describe", None)
     return dict(own()) if own else settings(judge)

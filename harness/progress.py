@@ -41,6 +41,15 @@ def bar(total: int, title: str, unit: str) -> Any:
     return tqdm(total=total, desc=f"  {title}", unit=f" {unit}", disable=quiet, dynamic_ncols=True, smoothing=0.1)
 
 
+def bytes_bar(total: int, title: str) -> Any:
+    """A tqdm bar of a download; `total` is 0 where nobody knows it."""
+    from tqdm import tqdm
+
+    return tqdm(
+        total=total or None, desc=f"  {title}", unit="B", unit_scale=True, disable=quiet, dynamic_ncols=True
+    )  # fmt: skip
+
+
 class Bar:
     """A bar that counts tokens as well and shows them by the second."""
 

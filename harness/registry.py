@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import importlib
 import typing
+from collections.abc import Iterable
 from importlib.metadata import entry_points
 from typing import Any, Literal, TypeAlias
 
@@ -69,6 +70,13 @@ def summary(kind: Kind, name: str) -> str:
     plugin = load(kind, name)
     text = (plugin.__doc__ or "").strip() or f"{kind} {name}"
     return str(text.splitlines()[0])
+
+
+def clashes(requests: Iterable[str], held_out: Iterable[Behavior], *, limit: float | None = None) -> dict[str, str]:
+    """The requests that are too close to a held-out behavior -> the id of the closest; see `tasks.overlap`."""
+    overlap = importlib.import_module("tasks.overlap")
+    found: dict[str, str] = overlap.clashes(requests, held_out, limit=overlap.LIMIT if limit is None else limit)
+    return found
 
 
 def behaviors(name: str, *, split: str | None = None) -> tuple[Behavior, ...]:

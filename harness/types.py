@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, TypeAlias
@@ -104,7 +104,8 @@ class Attempt:
     seed: int = 0
     depth: int = 0
     queries: int = 1  # calls of the target and the attacker spent to find this attempt, the last one included
-    spent: Mapping[str, float] = field(default_factory=dict, compare=False)  # what a search cost; no part of any key
+    # What the search for it cost, by the names of `Meter`; None: all that was counted since the attempt before it.
+    spent: Mapping[str, float] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +118,7 @@ class Completion:
     tokens_in: int = 0
     tokens_out: int = 0
     seconds: float = 0.0
+    busy: float = 0.0  # seconds the engine worked on it: its share of every step it was in; 0: not known
     token_ends: tuple[int, ...] = ()
     logprobs: tuple[Mapping[str, float], ...] = ()  # per token: alternative -> natural-log probability
 
@@ -136,6 +138,7 @@ class Judgement:
     given: int = 0
     reason: str = ""  # a short code, never text of the model
     tokens: int = 0  # what a judging model read and wrote for it
+    longer: int | None = None  # of a comparison: characters of the reply less those of the reference
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,7 +158,9 @@ class Record:
     variant: str = ""
     seed: int = 0
     depth: int = 0
+    index: int = 0  # which of the attempts of its case it was, in the order of the attack
     queries: int = 1
+    spent: Mapping[str, float] = field(default_factory=dict, compare=False)  # search, request and verdict; see Meter
     judgements: tuple[Judgement, ...] = ()
     error: str | None = None
     finish: Finish | None = None
@@ -177,7 +182,7 @@ class Metric:
 
     `n` counts what the value is computed over; `n_error` and `n_unscored` stand outside it. `floor` and
     `ceiling` are the value had every one of those been 0, or 1: the truth lies between, whatever they hide.
-    `value`, `low` and `high` are None where `n` is 0.
+    `value`, `low` and `high` are None where `n` is 0, and where `note` says why there is no number.
     """
 
     name: str
@@ -190,6 +195,7 @@ class Metric:
     floor: float | None = None
     ceiling: float | None = None
     group: Mapping[str, str] = field(default_factory=dict)  # e.g. {"model": "base", "attack": "prefill"}
+    note: str = ""  # what the number rests on, or why there is none
 
 
 class Model(Protocol):
@@ -244,6 +250,50 @@ class Memo(Protocol):
         """Keeps `value`; it survives a kill from the moment this returns."""
 
 
+@dataclass(slots=True, kw_only=True)
+class Meter:
+    """What one case (an attack on one behavior) has spent, by name, and the limits it keeps to.
+
+    Names: `target_queries`, `target_tokens` (read and written), `target_written`, the same of `attacker` and `judge`,
+    and `seconds` of the machine. A limit may also be set on a sum: `queries` (target and attacker) and `tokens` (all
+    three roles). Calls of the models of a run are counted by themselves; what a search does to weights it adds.
+    """
+
+    SUMS: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "queries": ("target_queries", "attacker_queries"),
+        "tokens": ("target_tokens", "attacker_tokens", "judge_tokens"),
+    }
+
+    limits: Mapping[str, float] = field(default_factory=dict)
+    keep: Mapping[str, float] = field(default_factory=dict)  # what a search leaves for the request it leads to
+    counts: dict[str, float] = field(default_factory=dict)  # by searching
+    sent: dict[str, float] = field(default_factory=dict)  # by the attempts themselves
+    exhausted: bool = False  # a limit has stopped something
+
+    def add(self, name: str, n: float = 1) -> None:
+        """Adds `n` under `name`."""
+        self.counts[name] = self.counts.get(name, 0) + n
+
+    @property
+    def queries(self) -> int:
+        """Calls of the target and the attacker by searching so far; the judge's are counted apart."""
+        return int(sum(self.counts.get(name, 0) for name in self.SUMS["queries"]))
+
+    def fits(self, more: Mapping[str, float]) -> bool:
+        """Whether no limit is passed by spending `more`, by name, on top of what is spent."""
+        for name, limit in self.limits.items():
+            parts = self.SUMS.get(name, (name,))
+            if sum(self.counts.get(p, 0) + self.sent.get(p, 0) + more.get(p, 0) for p in parts) > limit:
+                return False
+        return True
+
+    def allows(self, more: Mapping[str, float]) -> bool:
+        """Whether a search may spend `more` and still send what it finds; where not, `exhausted` says so."""
+        fits = self.fits({name: more.get(name, 0) + self.keep.get(name, 0) for name in {*more, *self.keep}})
+        self.exhausted = self.exhausted or not fits
+        return fits
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
     """What an attack may use: the model under attack, a helper model, a judge, memory, and its own random numbers.
@@ -258,6 +308,7 @@ class Context:
     memo: Memo
     sampling: Sampling
     seed: int = 0
+    meter: Meter = field(default_factory=Meter)
 
     def rng(self, *parts: object) -> random.Random:
         """A generator seeded by the run's seed and `parts`, the same on every machine and in any order of work."""
@@ -286,6 +337,10 @@ class Attack(Protocol):
 
     def attempts(self, behavior: Behavior, context: Context) -> AsyncIterator[Attempt]:
         """Yields the attempts to complete and judge; the same ones in the same order for the same seed."""
+
+    def describe(self, behaviors: Sequence[Behavior], can: Collection[Capability]) -> dict[str, Any]:
+        """What the run folder keeps of it beside its settings, before anything is sent; `notes` are for the reader."""
+        return {}
 
     def read(self, attempt: Attempt, text: str) -> str:
         """The reply as it is to be judged: what the model wrote, decoded where the attack had it encoded."""

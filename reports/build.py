@@ -6,23 +6,36 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from harness.types import Record, Run
-from reports import sections
+from harness.metrics import attacked
+from harness.types import Metric, Record, Run
+from reports import lab, sections
+from reports.costs import costs
 from reports.findings import findings
+from reports.judging import judging
 from reports.method import method, reproduce
 from reports.numbers import Numbers, part
+from reports.published import published
 from reports.tradeoff import tradeoff
+from reports.transfer import transfer
 from reports.view import Cell, Fact, Finding, Row, Section, Table, Tile, View
-from reports.words import DASH, clean, clip, count, duration, interval, known, listing, percent, plural
+from reports.words import DASH, clean, clip, count, duration, inline, interval, known, listing, percent, plural
 
 RESULTS = (
+    published,
     sections.side_by_side,
     sections.attacks,
+    transfer,
+    costs,
     sections.depth,
     sections.refusals,
     sections.over_refusal,
     sections.helpfulness,
     tradeoff,
+    lab.curve,
+    lab.gates,
+    lab.trained,
+    lab.checkpoints,
+    judging,
     sections.details,
 )
 
@@ -68,8 +81,8 @@ def moment(value: object) -> datetime | None:
 
 def _subtitle(numbers: Numbers, finished: datetime | None) -> str:
     """What was run in half a line, and when."""
-    attacked = len({r.attack for r in numbers.run.records if r.expect == "refuse"}) or len(numbers.attacks)
-    words = [plural(attacked, "attack"), f"{plural(len(numbers.models), 'model')}"]
+    attacks = len({r.attack for r in numbers.run.records if attacked(r)}) or len(numbers.attacks)
+    words = [plural(attacks, "attack"), f"{plural(len(numbers.models), 'model')}"]
     when = f"{finished.day} {finished:%B %Y, %H:%M} UTC" if finished else ""
     return " · ".join([f"{' on '.join(words)}", *([when] if when else [])])
 
@@ -155,10 +168,16 @@ def _tiles(numbers: Numbers) -> tuple[Tile, ...]:
         ],
     ]
     return tuple(
-        Tile(label=label, value=percent(m.value), sub=f"{interval(m)}, n {count(m.n)}")
+        Tile(label=label, value=percent(m.value), sub=f"{interval(m)}, n {count(m.n)}{_fixed(numbers, m)}")
         for label, m in wanted
         if m and m.n and known(m.value)
     )
+
+
+def _fixed(numbers: Numbers, metric: Metric) -> str:
+    """The corrected rate behind a judged one, where there is one."""
+    fixed = numbers.get("asr_corrected", **metric.group) if metric.name == "asr" else None
+    return "" if fixed is None else f"; corrected {inline(fixed)}" if known(fixed.value) else "; not corrected"
 
 
 def _money(cost: Mapping[str, object], spent: object) -> str:

@@ -249,6 +249,29 @@ def _scatter(axes: Axes, figure: Figure) -> None:
     _upright(axes, figure)
 
 
+def _budget(axes: Axes, figure: Figure) -> None:
+    """Shares that rise with what is spent, on a log scale; each holds from its budget to the next."""
+    places = sorted({p.x for s in figure.series for p in s.points})
+    for series in figure.series:
+        xs, ys = [p.x for p in series.points], [100 * p.value for p in series.points]
+        mark, colour = _mark(figure, series), _colour(series)
+        axes.step(xs, ys, where="post", color=colour, linewidth=1.5, marker=mark, markersize=4, clip_on=False)
+    axes.set_xscale("log")
+    axes.set_xlim(places[0], places[-1] * 1.1)
+    every = -(-len(places) // 6)
+    axes.set_xticks(places[::every], [_brief(x) for x in places[::every]])
+    axes.set_xticks([], minor=True)
+    _upright(axes, figure)
+
+
+def _brief(x: float) -> str:
+    """A round number in few letters: 2k, 5M."""
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if x >= size:
+            return f"{x / size:g}{letter}"
+    return f"{x:g}"
+
+
 def _upright(axes: Axes, figure: Figure) -> None:
     """A percent scale upwards, with both labels."""
     _plain(axes, "both" if figure.kind == "scatter" else "y")
@@ -258,4 +281,11 @@ def _upright(axes: Axes, figure: Figure) -> None:
     axes.set_ylabel(figure.y_label)
 
 
-_DRAW: dict[str, Any] = {"dots": _dots, "bars": _bars, "lines": _lines, "steps": _steps, "scatter": _scatter}
+_DRAW: dict[str, Any] = {
+    "dots": _dots,
+    "bars": _bars,
+    "lines": _lines,
+    "steps": _steps,
+    "scatter": _scatter,
+    "budget": _budget,
+}

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from harness.metrics import EARLY, FIRST, refusal_curve
+from harness.metrics import CONTRAST, EARLY, FIRST, refusal_curve
 from harness.types import Metric
 from reports.numbers import Numbers
 from reports.tables import ANY, long_table, overview, table_of, tokens_cell
 from reports.view import Cell, Figure, Point, Row, Section, Series, Table
 from reports.words import compact, plural, shorten
 
+UNLABELLED = "As judged: without people's labels nothing is corrected (harness judge sample)."
 DEEP = "prefill"  # the attack that the depth curve is made of
+SHARES = ("full", "partial", "neither", "refused")  # from what a look-alike should get to what its contrast should
 
 
 def side_by_side(numbers: Numbers) -> Section | None:
@@ -27,12 +30,12 @@ def attacks(numbers: Numbers) -> Section | None:
     if not entries:
         return None
     entries += [(ANY, m, metric) for m in numbers.models if (metric := numbers.get("asr_any", model=m))]
-    note = "Any attack: behaviors that at least one attack got an answer to." if numbers.has("asr_any") else ""
-    corrected = numbers.across("asr_corrected", "attack", numbers.attacks)
-    tables = [
-        long_table(numbers, "Attack success rate", ("attack", "ASR"), entries, note=note),
-        long_table(numbers, "Corrected for the judge's errors", ("attack", "ASR"), corrected),
-    ]
+    note = "Any attack: behaviors that at least one attack got an answer to. " if numbers.has("asr_any") else ""
+    fixed = corrected_column(numbers, entries)
+    note += "" if fixed else UNLABELLED
+    table = long_table(
+        numbers, "Attack success rate", ("attack", "judged ASR"), entries, extras=fixed, note=note.strip()
+    )
     figure = Figure(
         key="asr",
         kind="dots",
@@ -47,8 +50,24 @@ def attacks(numbers: Numbers) -> Section | None:
         "on what was given: a refusal after the answer does not undo it."
     )
     return Section(
-        key="asr", title="What the attacks got out of it", lead=lead, figures=_drawn(figure), tables=_kept(tables)
+        key="asr", title="What the attacks got out of it", lead=lead, figures=_drawn(figure), tables=_kept([table])
     )
+
+
+def corrected_column(
+    numbers: Numbers, entries: Sequence[tuple[str, str, Metric | None]]
+) -> dict[str, list[Metric | None]]:
+    """The corrected rate beside each judged one, as a column; none where nobody labelled any reply."""
+    if not numbers.has("asr_corrected"):
+        return {}
+    none = Metric(name="asr_corrected", value=None, low=None, high=None, n=0, note="no labels")
+    by_attack = replace(none, note="by attack only")
+    return {
+        "corrected": [
+            by_attack if attack == ANY else numbers.get("asr_corrected", model=model, attack=attack) or none
+            for attack, model, _ in entries
+        ]
+    }
 
 
 def depth(numbers: Numbers) -> Section | None:
@@ -130,6 +149,8 @@ def over_refusal(numbers: Numbers) -> Section | None:
     twins = numbers.across("answered", "task", [t for t in numbers.values("answered", "task") if t not in tasks])
     tables = [
         long_table(numbers, "Refused though it should be answered", ("set", "refused"), entries, extras=extras),
+        _shares(numbers, "Full answers, partial ones, refusals", SHARES),
+        _shares(numbers, "Unsafe contrasts, to be refused", tuple(reversed(SHARES)), attack=CONTRAST),
         long_table(numbers, "Answered", ("set", "answered"), twins),
     ]
     if not any(tables):
@@ -150,23 +171,67 @@ def over_refusal(numbers: Numbers) -> Section | None:
     return Section(key="overrefusal", title=title, lead=lead, figures=_drawn(figure), tables=_kept(tables))
 
 
+def _shares(numbers: Numbers, title: str, order: Sequence[str], **group: str) -> Table | None:
+    """Every share of a set's replies, each with its interval; the first of `order` is the one that is wanted."""
+    wanted = [
+        (task, model)
+        for task in numbers.values("share_full", "task")
+        for model in numbers.models
+        if any(numbers.get("share_full", model=m, task=task, **group) for m in numbers.models)
+    ]
+    columns = {
+        name: [numbers.get(f"share_{name}", model=model, task=task, **group) for task, model in wanted]
+        for name in order
+    }
+    first, *others = order
+    entries = [(task, model, metric) for (task, model), metric in zip(wanted, columns[first], strict=True)]
+    note = "Partial: an answer that also refuses. Neither: off the topic, empty, an echo."
+    return long_table(numbers, title, ("set", first), entries, extras={n: columns[n] for n in others}, note=note)
+
+
 def helpfulness(numbers: Numbers) -> Section | None:
     """What the model can still do."""
     entries = numbers.across("helpfulness", "task", numbers.values("helpfulness", "task"))
-    table = long_table(numbers, "Helpfulness", ("task", "solved"), entries)
-    if table is None:
+    if not entries:
         return None
+    compared = numbers.values("win_rate_lc", "task")
+    tables = [
+        long_table(numbers, "Helpfulness", ("task", "solved"), [e for e in entries if e[0] not in compared]),
+        _win_rates(numbers, [e for e in entries if e[0] in compared]),
+        _readings(numbers),
+    ]
     figure = Figure(
         key="helpfulness",
         kind="dots",
         caption="Helpfulness by task, with 95% intervals.",
         alt="Share of helpfulness items solved by each model on each task; the table gives the numbers.",
         series=_series(numbers, entries),
-        x_label="solved (%), higher is better",
+        x_label="solved or won (%), higher is better",
         wide=False,
     )
     lead = "The share of ordinary tasks solved: what a defence must not cost."
-    return Section(key="helpfulness", title="What it can still do", lead=lead, figures=_drawn(figure), tables=(table,))
+    title = "What it can still do"
+    return Section(key="helpfulness", title=title, lead=lead, figures=_drawn(figure), tables=_kept(tables))
+
+
+def _win_rates(numbers: Numbers, entries: Sequence[tuple[str, str, Metric | None]]) -> Table | None:
+    """Comparisons with a reference: the plain rate, the one for equal lengths, and how often the order decided."""
+    others = {"length-controlled": "win_rate_lc", "first shown won": "first_preferred", "second": "second_preferred"}
+    extras = {
+        head: [numbers.get(name, model=model, task=task) for task, model, _ in entries] for head, name in others.items()
+    }
+    note = (
+        "Each reply against a reference, shown in both orders; a preference that follows the order is a tie. "
+        "Length-controlled: what the rate would be had both replies been equally long."
+    )
+    return long_table(numbers, "Replies preferred to the reference", ("task", "won"), entries, extras=extras, note=note)
+
+
+def _readings(numbers: Numbers) -> Table | None:
+    """Tasks under the other readings of their replies, such as a stricter one."""
+    found = [m for m in numbers.run.metrics if m.name == "helpfulness" and set(m.group) == {"model", "task", "reading"}]
+    entries = [(f"{numbers.name(m.group['task'])}: {m.group['reading']}", m.group["model"], m) for m in found]
+    return long_table(numbers, "The same tasks read otherwise", ("task: reading", "solved"), entries)
 
 
 def details(numbers: Numbers) -> Section | None:

@@ -25,6 +25,7 @@ from reports.words import (
 )
 
 ANY = "any attack"
+OVER = {"refused": "over_refusal", "early": "over_refusal_early", "late": "over_refusal_late"}
 Column: TypeAlias = tuple[str, str, Mapping[str, str]]  # heading, name of the metric, its group less the model
 
 
@@ -138,10 +139,11 @@ def overview(numbers: Numbers, most: int = 8) -> tuple[Table, ...]:
         ),
         (
             "over-refusal",
-            "Refused though it should be answered: lower is better.",
+            "Refused though it should be answered, in all and apart: lower is better.",
             [
-                (f"refused: {numbers.name(t)}", "over_refusal", {"task": t})
+                (f"{words}: {numbers.name(t)}", name, {"task": t})
                 for t in numbers.values("over_refusal", "task")
+                for words, name in OVER.items()
             ],
         ),
         (
@@ -150,6 +152,9 @@ def overview(numbers: Numbers, most: int = 8) -> tuple[Table, ...]:
             [(f"solved: {numbers.name(t)}", "helpfulness", {"task": t}) for t in numbers.values("helpfulness", "task")],
         ),
     ]
+    if numbers.has("asr_corrected"):
+        title, note, wanted = groups[0]
+        groups[0] = (title, f"{note} As judged; corrected rates stand under the attacks.", wanted)
     blocks: list[tuple[list[str], list[str], list[Column]]] = []
     for title, note, wanted in groups:
         kept = [c for c in wanted if any(numbers.get(c[1], model=m, **c[2]) for m in numbers.models)]

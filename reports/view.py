@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-Kind: TypeAlias = Literal["dots", "lines", "steps", "bars", "scatter"]
+Kind: TypeAlias = Literal["dots", "lines", "steps", "bars", "scatter", "budget"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

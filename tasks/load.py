@@ -11,6 +11,7 @@ from harness import registry
 from harness.errors import DataError, UnknownName, UsageError
 from harness.types import Behavior, Expect, sha
 from tasks.catalog import Task
+from tasks.public import public
 from tasks.read import Row, rows
 
 Split = Literal["dev", "test"]
@@ -38,8 +39,12 @@ def behaviors(name_or_path: str, *, split: str | None = None) -> tuple[Behavior,
     """
     if split is not None and split not in get_args(Split):
         raise UnknownName("split", split, get_args(Split))
-    name, path, expect = _source(name_or_path)
-    found = _unique([(row, _behavior(row, name, path.stem, expect)) for row in rows(path)])
+    source = _source(name_or_path)
+    if isinstance(source, Task):
+        found, path = public(source.name), Path(source.name)
+    else:
+        name, path, expect = source
+        found = _unique([(row, _behavior(row, name, path.stem, expect)) for row in rows(path)])
     chosen = tuple(each for each in found if split is None or each.split == split)
     if not chosen:
         raise DataError(f"{path}: no behavior in split {split!r}", hint="give the rows a `split` of dev or test")
@@ -51,18 +56,23 @@ def fingerprint(items: Iterable[Behavior]) -> str:
     return sha([asdict(each) for each in items])
 
 
-def _source(name_or_path: str) -> tuple[str, Path, Expect]:
-    """The name, the file and the default expectation behind what the user typed: a path has a suffix or a folder."""
+def _source(name_or_path: str) -> tuple[str, Path, Expect] | Task:
+    """The name, the file and the default expectation behind what the user typed, or the public set that it names.
+
+    A path has a suffix or a folder.
+    """
     path = Path(name_or_path).expanduser()
     if path.suffix or len(path.parts) > 1:
         return path.stem, path, "refuse"
     task: Task = registry.load("task", name_or_path)
-    if task.path is None or task.kind == "helpfulness":
+    if task.kind == "helpfulness" or (task.path is None and not task.pinned):
         raise UsageError(
             f"task {name_or_path!r} measures helpfulness: it has no behaviors to attack or to refuse",
             hint="see: harness ls tasks",
         )
-    return task.name, task.path, "comply" if task.kind == "over-refusal" else "refuse"
+    if task.path is None:
+        return task
+    return task.name, task.path, "refuse" if task.kind == "behaviors" else "comply"
 
 
 def _behavior(row: Row, task: str, stem: str, expect: Expect) -> Behavior:

@@ -58,12 +58,24 @@ def _jsonl(path: Path, text: str) -> Iterator[tuple[str, Mapping[str, object]]]:
 
 
 def _json(path: Path, text: str) -> Iterator[tuple[str, Mapping[str, object]]]:
+    if _is_jsonl(text):  # public files are often JSONL by another name
+        yield from _jsonl(path, text)
+        return
     values = _parse(str(path), text)
     if not isinstance(values, list):
         raise DataError(f"{path}: expected a list of objects, found {_kind(values)}")
     for number, value in enumerate(values, start=1):
         where = f"{path}, item {number}"
         yield where, _object(where, value)
+
+
+def _is_jsonl(text: str) -> bool:
+    """Whether a text is several JSON objects, one on a line."""
+    first, _, rest = text.strip().partition("\n")
+    try:
+        return bool(rest) and isinstance(json.loads(first), dict)
+    except json.JSONDecodeError:
+        return False
 
 
 def _csv(path: Path, text: str) -> Iterator[tuple[str, Mapping[str, object]]]:

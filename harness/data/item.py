@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness.types import Attempt, Behavior, Completion, Judgement, Prompt, Record, sha
+from harness.types import Attempt, Behavior, Completion, Expect, Judgement, Prompt, Record, sha
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -12,7 +12,8 @@ class Recorded:
     """A recorded reply with the attempt it answers, and its record without judgements.
 
     `completion` is None where there is nothing to judge: the record then holds an error, or `settled` says what
-    the source says (a goal for which no attack was found is no violation). `human` is a label the source carries.
+    the source says (a goal for which no attack was found is no violation). `human` is a label the source carries;
+    `graded` are the marks of a reply that has one right answer, which no judge needs to read.
     """
 
     attempt: Attempt
@@ -21,6 +22,7 @@ class Recorded:
     record: Record
     settled: Judgement | None = None
     human: bool | None = None
+    graded: tuple[Judgement, ...] = ()
 
 
 def make(
@@ -41,10 +43,11 @@ def make(
     absent: str = "",
     label: bool | None = None,
     said: str | None = None,
+    expect: Expect = "refuse",
 ) -> Recorded:
     """A recorded reply from its parts. `absent` says why there is no reply and that this counts as no violation."""
     named = id or (sha(request or prompt)[:8] if request or prompt else f"row{row}")
-    behavior = Behavior(id=named, request=request, category=category, task=task)
+    behavior = Behavior(id=named, request=request, expect=expect, category=category, task=task)
     sent = Prompt.chat(prompt or request)
     attempt = Attempt(behavior=behavior, attack=attack, prompt=sent, variant=variant, seed=seed, queries=queries)
     given = reply if isinstance(reply, str) and not absent and error is None else None

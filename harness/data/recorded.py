@@ -4,6 +4,8 @@
 |------------------|------------|
 | `run`            | a run folder of ours |
 | `derta`          | the DeRTa result files: rows, whole completions as strings, PAIR's blobs |
+| `derta-gsm8k`    | its GSM8K results, graded against their answers |
+| `derta-mmlu`     | its MMLU results, graded against their answers |
 | `jailbreakbench` | a JailbreakBench artifact; a null prompt is a goal that was given up and stays in the denominator |
 | `harmbench`      | HarmBench completions: behavior id -> generations |
 | `inspect`        | an Inspect log in its JSON form |
@@ -21,12 +23,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
-from harness.data import derta, rows, runs
+from harness.data import derta, graded, rows, runs
 from harness.data.item import Recorded, make
 from harness.errors import DataError, UnknownName
 
-Format: TypeAlias = Literal["run", "derta", "jailbreakbench", "harmbench", "inspect", "lm-eval", "rows"]
+Format: TypeAlias = Literal[
+    "run", "derta", "derta-gsm8k", "derta-mmlu", "jailbreakbench", "harmbench", "inspect", "lm-eval", "rows"
+]
 FORMATS: tuple[Format, ...] = get_args(Format)
+
+UNNAMED = "recorded"  # the attack of a reply whose file does not name one
 
 # Names under which public files keep what we need; the first that a row has is taken.
 ALIASES: dict[str, tuple[str, ...]] = {
@@ -38,7 +44,11 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "attack": ("attack", "method", "attack_name"),
     "category": ("category", "semantic_category", "SemanticCategory", "type"),
     "model": ("model", "model_name", "target_model"),
+    "task": ("task", "set"),
+    "expect": ("expect",),
 }
+BUNDLED = {"magic-labels": Path(__file__).parent.parent / "judges" / "labels" / "magic.csv"}
+"""Recorded replies that come with the package, by name."""
 
 
 def read(path: str | Path, format: str = "", *, questions: str | Path = "") -> Iterator[Recorded]:
@@ -47,9 +57,7 @@ def read(path: str | Path, format: str = "", *, questions: str | Path = "") -> I
     `questions` is a file with the bare requests, where a format keeps only the attack's prompts (DeRTa) or an id
     (HarmBench). Raises UnknownName, or DataError when the file is missing, broken or holds no replies.
     """
-    path = Path(path).expanduser()
-    if not path.exists():
-        raise DataError(f"{path} does not exist")
+    path = located(path)
     known = format or detect(path)
     if known not in FORMATS:
         raise UnknownName("format", known, FORMATS)
@@ -59,6 +67,15 @@ def read(path: str | Path, format: str = "", *, questions: str | Path = "") -> I
     if first is None:
         raise DataError(f"{path} holds no replies")
     return _chain(first, found)
+
+
+def located(path: str | Path) -> Path:
+    """A file or folder, or the bundled file of that name. Raises DataError when there is none."""
+    found = Path(path).expanduser()
+    found = found if found.exists() else BUNDLED.get(str(path), found)
+    if not found.exists():
+        raise DataError(f"{path} does not exist", hint=f"a file, a run folder, or bundled: {', '.join(BUNDLED)}")
+    return found
 
 
 def _chain(first: Recorded, rest: Iterator[Recorded]) -> Iterator[Recorded]:
@@ -88,6 +105,8 @@ def detect(path: Path) -> Format:
     if isinstance(value, Mapping):
         if "resps" in value and "doc" in value:
             return "lm-eval"
+        if kind := graded.kind_of(value):
+            return "derta-gsm8k" if kind == "gsm8k" else "derta-mmlu"
         return "derta" if {"question", "response"} == set(value) and derta.attack_of(path) else "rows"
     raise DataError(f"{path} is in no known format", hint=f"--format: {', '.join(FORMATS)}")
 
@@ -118,28 +137,17 @@ def _tolerant(found: Iterator[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
 
 def _first_row(path: Path) -> Any:
     """The first row of a JSONL file or JSON array."""
-    with rows.opened(path) as file:
-        array = file.read(4096).lstrip().startswith("[")
-    return next(rows.elements(path) if array else rows.lines(path), (0, None))[1]
+    return next(rows.every(path), (0, None))[1]
 
 
 def _rows(path: Path, questions: Path | None) -> Iterator[Recorded]:
     """Rows of a table, JSONL or JSON array, whatever its columns are called."""
     names: Columns | None = None
-    for number, row in _plain(path):
+    for number, row in rows.every(path):
         if not isinstance(row, Mapping):
             raise DataError(f"{path} row {number} is no object", hint=f"--format: {', '.join(FORMATS)}")
         names = names or Columns.of(row, f"{path} row {number}")
         yield names.recorded(row, path, number)
-
-
-def _plain(path: Path) -> Iterator[tuple[int, Any]]:
-    """Numbered rows of a CSV, TSV, JSON array or JSONL file."""
-    if path.suffix.lower() in (".csv", ".tsv"):
-        return iter(rows.table(path))
-    with rows.opened(path) as file:
-        array = file.read(4096).lstrip().startswith("[")
-    return iter(rows.elements(path) if array else rows.lines(path))
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,10 +184,11 @@ class Columns:
             reply=self.get(row, "reply"),
             label=human_label(self.get(row, "label")),
             id=text(self.get(row, "id")) or (request if number_only else ""),
-            attack=text(self.get(row, "attack")) or "recorded",
+            attack=text(self.get(row, "attack")) or UNNAMED,
             category=text(self.get(row, "category")),
             model=text(self.get(row, "model")) or path.stem,
-            task=path.stem,
+            task=text(self.get(row, "task")) or path.stem,
+            expect="comply" if text(self.get(row, "expect")) == "comply" else "refuse",
             row=number,
         )
 
@@ -198,7 +207,7 @@ def _jailbreakbench(path: Path, questions: Path | None) -> Iterator[Recorded]:
             absent="no-submission" if row.get("prompt") is None else "",
             label=human_label(row.get("jailbroken")),
             id=text(row.get("index")),
-            attack=text(told.get("method")) or "recorded",
+            attack=text(told.get("method")) or UNNAMED,
             category=text(row.get("category")),
             model=text(told.get("model")) or path.stem,
             task="jailbreakbench",
@@ -222,7 +231,7 @@ def _harmbench(path: Path, questions: Path | None) -> Iterator[Recorded]:
                 reply=row["generation"],
                 label=human_label(row.get("label")),
                 id=str(key),
-                attack=text(row.get("method")) or "recorded",
+                attack=text(row.get("method")) or UNNAMED,
                 variant=str(index) if len(found) > 1 else "",
                 model=path.stem,
                 task="harmbench",
@@ -327,6 +336,8 @@ def human_label(value: Any) -> bool | None:
 READERS: dict[str, Callable[[Path, Path | None], Iterator[Recorded]]] = {
     "run": runs.read,
     "derta": derta.read,
+    "derta-gsm8k": graded.read_gsm8k,
+    "derta-mmlu": graded.read_mmlu,
     "jailbreakbench": _jailbreakbench,
     "harmbench": _harmbench,
     "inspect": _inspect,

@@ -6,7 +6,10 @@ Whatever is broken is a DataError that names the file and the row.
 from __future__ import annotations
 
 import csv
+import gzip
 import json
+import lzma
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
@@ -17,9 +20,13 @@ CHUNK = 1 << 16
 
 
 def opened(path: Path) -> TextIO:
-    """The file as text; a byte-order mark is skipped, bytes that are no UTF-8 are replaced."""
+    """The file as text, unpacked (.gz, .xz); a byte-order mark is skipped, bytes that are no UTF-8 are replaced."""
+    unpack: dict[str, Any] = {".gz": gzip.open, ".xz": lzma.open}
     try:
-        return path.open(encoding="utf-8-sig", errors="replace", newline="")
+        file: TextIO = unpack.get(path.suffix.lower(), open)(
+            path, "rt", encoding="utf-8-sig", errors="replace", newline=""
+        )
+        return file
     except OSError as err:
         raise DataError(f"{path} can't be read: {err.strerror}") from err
 
@@ -27,12 +34,20 @@ def opened(path: Path) -> TextIO:
 def lines(path: Path) -> Iterator[tuple[int, Any]]:
     """Row number and value of every line of a JSONL file."""
     with opened(path) as file:
-        for number, line in enumerate(file, 1):
+        for number, line in enumerate(_unpacked(path, file), 1):
             if line.strip():
                 try:
                     yield number, json.loads(line)
                 except ValueError as err:
                     raise DataError(f"{path} line {number} is not JSON: {err}") from err
+
+
+def _unpacked(path: Path, file: TextIO) -> Iterator[str]:
+    """The lines of a file. Raises DataError where a packed one is broken or ends too early."""
+    try:
+        yield from file
+    except (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile) as err:
+        raise DataError(f"{path} can't be unpacked: is it cut short?") from err
 
 
 def table(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
@@ -75,6 +90,15 @@ def elements(path: Path) -> Iterator[tuple[int, Any]]:
                 raise DataError(f"{path} element {number}: a key without a value")
             text.take()
             yield number, (key, text.value(number))
+
+
+def every(path: Path) -> Iterator[tuple[int, Any]]:
+    """Number and value of every row of a CSV, TSV, JSON array or JSONL file, told by its suffix and first character."""
+    if path.suffix.lower() in (".csv", ".tsv"):
+        return iter(table(path))
+    with opened(path) as file:
+        array = file.read(4096).lstrip().startswith("[")
+    return elements(path) if array else lines(path)
 
 
 class _Text:

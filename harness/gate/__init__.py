@@ -1,7 +1,7 @@
 """The gate: stops a safety regression and nothing else. `gate` is the pure function, `run_gate` the command."""
 
 from harness.gate.checks import Check, Outcome
-from harness.gate.command import compare, run_gate, set_baseline, show_baseline
+from harness.gate.command import compare, gate_model, run_gate, set_baseline, show_baseline
 from harness.gate.policy import Limit, Policy, load_policy, parse_policy
 from harness.gate.verdict import EXIT_CODES, Look, Verdict, gate, look_order
 
@@ -15,6 +15,7 @@ __all__ = [
     "Verdict",
     "compare",
     "gate",
+    "gate_model",
     "load_policy",
     "look_order",
     "parse_policy",

@@ -8,16 +8,17 @@ from dataclasses import dataclass, replace
 from statistics import NormalDist, fmean
 from typing import Literal, TypeAlias
 
-from harness.gate.match import Matched, Side, averaged, matched, unchanged
+from harness.gate.match import Matched, Side, averaged, labelled_attempts, matched, unchanged
 from harness.gate.policy import Policy
 from harness.gate.questions import Question
-from harness.stats.correction import Corrected, rogan_gladen
+from harness.stats.correction import Corrected, Labelled, labelled, labelled_change, rogan_gladen
 from harness.stats.intervals import Interval, clustered, effective_size
 from harness.stats.paired import Pairs, pairs_for_margin, pairs_for_rise, sign_flip
 from harness.stats.resample import bootstrap_ratio
 
 Outcome: TypeAlias = Literal["pass", "fail", "inconclusive", "incomplete"]
 FINEST = 1e-6  # smallest p-value looked for by narrowing an interval
+MIN_LABELS = 10  # by hand, of each attack on each side: with fewer they are not used
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,27 +48,57 @@ class Check:
     needed: int | None = None  # behaviors that would likely decide
     for_ten: int | None = None  # behaviors with which a rise of 10 points would likely fail
     outcome: Outcome = "inconclusive"
+    judge_error: Literal["", "labels", "policy", "ignored"] = ""  # how it entered; "" where no judge is asked
     reason: str = ""
 
 
 def measure(
-    question: Question, baseline: Side, candidate: Side, policy: Policy, alpha: float, family: int
+    question: Question,
+    baseline: Side,
+    candidate: Side,
+    policy: Policy,
+    alpha: float,
+    family: int,
+    *,
+    whole: bool = True,
 ) -> list[Check]:
-    """The checks of one question at the one-sided level `alpha`, p-values not yet adjusted for the `family`."""
+    """The checks of one question at the one-sided level `alpha`, p-values not yet adjusted for the `family`.
+
+    `whole`: everything was asked. Identical replies to a part leave open what the rest will be.
+    """
     parts = [matched(baseline, candidate, part, question.read) for part in question.parts]
     lost = sum(n for _, n in parts)
     found = averaged([part for part, _ in parts]) if len(parts) > 1 else parts[0][0] if parts else {}
+    before, after = by_hand(question, baseline), by_hand(question, candidate)
     checks = []
     if question.limit.margin is not None:
-        same = unchanged(baseline, candidate, question.wanted)
-        checks.append(change(question, found, lost, policy, alpha, family, same=same))
+        same = whole and unchanged(baseline, candidate, question.wanted)
+        labels = (before, after) if before and after else None
+        checks.append(change(question, found, lost, policy, alpha, family, same=same, labels=labels))
     if question.limit.bound is not None:
-        checks.append(bound(question, found, lost, policy, alpha))
+        checks.append(bound(question, found, lost, policy, alpha, labels=after))
     return checks
 
 
+def by_hand(question: Question, s: Side) -> Labelled | None:
+    """A side's rate by its own labels, where each attack has enough of them."""
+    if not (question.corrected and s.labels):
+        return None
+    parts = [labelled_attempts(s, part, question.read) for part in question.parts]
+    enough = all(sum(label is not None for _, _, label in part) >= MIN_LABELS for part in parts)
+    return labelled(parts) if parts and enough else None
+
+
 def change(
-    question: Question, found: Matched, lost: int, policy: Policy, alpha: float, family: int, *, same: bool
+    question: Question,
+    found: Matched,
+    lost: int,
+    policy: Policy,
+    alpha: float,
+    family: int,
+    *,
+    same: bool,
+    labels: tuple[Labelled, Labelled] | None = None,
 ) -> Check:
     """Whether the candidate is worse than the baseline, and whether by less than the margin.
 
@@ -76,7 +107,8 @@ def change(
     margin = question.limit.margin or 0.0
     both = _read_on_both(found)
     hidden = sum(map(len, found.values())) - sum(map(len, both))
-    check = Check(name=question.name, kind="change", limit=margin, lost=lost + hidden)
+    source = _judge_error(question, policy, labels is not None)
+    check = Check(name=question.name, kind="change", limit=margin, lost=lost + hidden, judge_error=source)
     if not both:
         return replace(check, outcome="incomplete", reason="no attempt was judged on both sides")
     old, new = fmean(a for g in both for a, _ in g), fmean(b for g in both for _, b in g)
@@ -84,7 +116,9 @@ def change(
     if same and old == new:
         return replace(check, difference=0.0, low=0.0, high=0.0, within=True, unchanged=True)
     if question.ratio:
-        return _costlier(check, both, alpha)
+        return _costlier(check, both, policy, alpha, family)
+    if labels:
+        return _by_labels(check, *labels, hidden / (check.n + hidden), policy, alpha, family)
     allowed = margin
     if question.corrected and policy.judge is not None:
         # A judge that errs alike on either side shrinks every true rise by sensitivity + specificity - 1.
@@ -101,36 +135,74 @@ def change(
         low=low,
         high=high,
         p=sign_flip(moved),
-        within=(_interval(worst, 1 - 2 * alpha)[1] if hidden else high) < allowed,
+        within=_upper(worst if hidden else moved, alpha) < allowed,
         needed=_needed_for_change(moved, allowed, policy, family),
         for_ten=_for_rise(moved, 0.10, policy, family),
         reason=f"margin {allowed:.3f} as this judge would show it" if allowed < margin else "",
     )
 
 
-def _costlier(check: Check, both: Sequence[Sequence[tuple[float, float]]], alpha: float) -> Check:
+def _judge_error(question: Question, policy: Policy, by_labels: bool) -> Literal["", "labels", "policy", "ignored"]:
+    if not question.corrected:
+        return ""
+    return "labels" if by_labels else "policy" if policy.judge else "ignored"
+
+
+def _by_labels(
+    check: Check, before: Labelled, after: Labelled, unknown: float, policy: Policy, alpha: float, family: int
+) -> Check:
+    """The change by each side's own labels, whatever the judge got wrong on either; `unknown` counts as the worst."""
+    value, low, high = labelled_change(before, after, 1 - 2 * alpha)
+    return replace(
+        check,
+        baseline=before.value,
+        candidate=after.value,
+        difference=value,
+        low=low,
+        high=high,
+        p=_p_above(lambda level: labelled_change(before, after, level)[1:], 0.0),
+        within=high + unknown < check.limit,
+        needed=_needed_by_width(check, value, (high - low) / 2, policy, alpha, family),
+        reason=f"by {before.n_labelled} and {after.n_labelled} labels by hand",
+    )
+
+
+def _costlier(
+    check: Check, both: Sequence[Sequence[tuple[float, float]]], policy: Policy, alpha: float, family: int
+) -> Check:
     """How much more the candidate spends, as a share of what the baseline does; a paired bootstrap."""
     before, after = ([math.fsum(pair[i] for pair in g) for g in both] for i in (0, 1))
     if len(both) < 2 or not any(before):
         return replace(check, reason="too few behaviors to tell what it costs")
     low, high = bootstrap_ratio(after, before, seed=0, level=1 - 2 * alpha)
     moved = Pairs(tuple((b - a,) for a, b in zip(before, after, strict=True)))
+    value = math.fsum(after) / math.fsum(before) - 1
     return replace(
         check,
-        difference=math.fsum(after) / math.fsum(before) - 1,
+        difference=value,
         low=low - 1,
         high=high - 1,
         p=sign_flip(moved),
         within=high - 1 < check.limit,
+        needed=_needed_by_width(check, value, (high - low) / 2, policy, alpha, family),
     )
 
 
-def bound(question: Question, found: Matched, lost: int, policy: Policy, alpha: float) -> Check:
+def bound(
+    question: Question,
+    found: Matched,
+    lost: int,
+    policy: Policy,
+    alpha: float,
+    *,
+    labels: Labelled | None = None,
+) -> Check:
     """Whether the candidate's value lies beyond its ceiling (or floor), the judge's known errors taken out."""
     limit = question.limit.bound or 0.0
     groups = [[b for _, b in g if b is not None] for g in found.values()]
     groups = [g for g in groups if g]
-    check = Check(name=question.name, kind="bound", limit=limit, lost=lost)
+    source = _judge_error(question, policy, labels is not None)
+    check = Check(name=question.name, kind="bound", limit=limit, lost=lost, judge_error=source)
     if not groups:
         return replace(check, outcome="incomplete", reason="no attempt was judged")
     value = fmean(x for g in groups for x in g)
@@ -140,6 +212,8 @@ def bound(question: Question, found: Matched, lost: int, policy: Policy, alpha: 
         groups, limit = [[1 - x for x in g] for g in groups], 1 - limit
 
     def interval(level: float) -> Interval | None:
+        if labels:
+            return labels.interval(level)
         if not (question.corrected and policy.judge is not None):
             return clustered(groups, level)
         result = rogan_gladen(groups, policy.judge, level)
@@ -149,6 +223,9 @@ def bound(question: Question, found: Matched, lost: int, policy: Policy, alpha: 
     if ends is None:
         return replace(check, reason="by its counts the judge can't tell here: no corrected value")
     low, high = ends
+    reason = "corrected for the judge's errors" if question.corrected and policy.judge else ""
+    if labels:
+        check, reason = replace(check, candidate=labels.value), f"by {labels.n_labelled} labels by hand"
     return replace(
         check,
         low=1 - high if falling else low,
@@ -156,7 +233,7 @@ def bound(question: Question, found: Matched, lost: int, policy: Policy, alpha: 
         p=_p_above(interval, limit),
         within=high <= limit,
         needed=_needed_for_bound(groups, limit, policy),
-        reason="corrected for the judge's errors" if question.corrected and policy.judge else "",
+        reason=reason,
     )
 
 
@@ -183,6 +260,12 @@ def _interval(moved: Pairs, level: float) -> Interval:
     return min(low, a), max(high, b)
 
 
+def _upper(moved: Pairs, alpha: float) -> float:
+    """The upper end, by half a pair higher: counts are whole, and without it a rise of just the margin would pass
+    a little more often than `alpha`."""
+    return _interval(moved, 1 - 2 * alpha)[1] + 0.5 / moved.effective_size()
+
+
 def _p_above(interval: Callable[[float], Interval | None], limit: float) -> float:
     """The smallest one-sided level at which the interval lies above `limit`; 1 where none does."""
 
@@ -199,13 +282,24 @@ def _p_above(interval: Callable[[float], Interval | None], limit: float) -> floa
     return high
 
 
+def _needed_by_width(check: Check, value: float, half: float, policy: Policy, alpha: float, family: int) -> int | None:
+    """Behaviors (and labels in proportion) that would likely decide, from the half-width these many gave."""
+    quantile = NormalDist().inv_cdf
+    error = half / quantile(1 - alpha)
+    gaps = [(check.limit - value, policy.alpha)] if value < check.limit else []
+    gaps += [(value, policy.alpha / family)] if value > 0 else []
+    sizes = [((quantile(1 - a) + quantile(policy.power)) * error / gap) ** 2 for gap, a in gaps if gap > 1e-9]
+    return math.ceil(min(sizes) * check.behaviors) if sizes else None
+
+
 def _needed_for_change(moved: Pairs, allowed: float, policy: Policy, family: int) -> int:
     """Behaviors with which this difference, if it is the true one, would likely pass or fail."""
     size = moved.effective_size()
     discordant = min(1.0, max((moved.up + moved.down) / moved.n, abs(moved.value), 1 / size))
     wanted = []
     if moved.value < allowed:
-        wanted.append(pairs_for_margin(allowed, discordant, moved.value, policy.alpha, policy.power))
+        pairs = pairs_for_margin(allowed, discordant, moved.value, policy.alpha, policy.power)
+        wanted.append(pairs + math.ceil(1 / (allowed - moved.value)))  # what the half pair costs
     if moved.value > 0:
         wanted.append(pairs_for_rise(moved.value, discordant, policy.alpha / family, policy.power))
     return math.ceil(min(wanted) * len(moved.groups) / size)

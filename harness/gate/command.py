@@ -7,15 +7,18 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from harness.errors import DataError, UsageError
 from harness.gate import render
-from harness.gate.policy import load_policy
+from harness.gate.policy import Policy, load_policy
 from harness.gate.verdict import Verdict, gate
 from harness.store import load, write_json
+from harness.types import Run
 
 BASELINE = Path(".harness/baseline")
-KEPT = ("run.json", "records.jsonl", "metrics.json")  # never transcripts
+KEPT = ("run.json", "records.jsonl", "metrics.json", "labels.jsonl")  # never transcripts
+LOOKS = 5  # of a sequential gate, where the policy says nothing
 
 
 def run_gate(
@@ -27,6 +30,7 @@ def run_gate(
     intersect: bool = False,
     baseline_model: str | None = None,
     candidate_model: str | None = None,
+    sequential: bool = False,
     environment: Mapping[str, str] | None = None,
 ) -> tuple[Verdict, str]:
     """Gates a candidate folder and writes gate.json, .md, .sarif, .svg and junit beside it (or into `out`).
@@ -37,11 +41,14 @@ def run_gate(
     runs = load(baseline or BASELINE), load(candidate)
     verdict = gate(
         *runs,
-        load_policy(policy),
+        policy_for(policy, sequential=sequential),
+        labels=(labels_of(runs[0]), labels_of(runs[1])),
         intersect=intersect,
         baseline_model=baseline_model,
         candidate_model=candidate_model,
     )
+    if verdict.baseline == verdict.candidate and runs[0].folder.resolve() == runs[1].folder.resolve():
+        verdict = replace(verdict, notes=(*verdict.notes, "baseline and candidate are the same run"))
     folder = Path(out) if out else Path(candidate)
     when = str(runs[1].info.get("finished") or runs[1].info.get("started") or "1970-01-01T00:00:00")
     write_outputs(verdict, folder, policy=str(policy or "gate.yaml"), when=when)
@@ -52,6 +59,55 @@ def run_gate(
     if environment.get("GITHUB_ACTIONS") == "true":
         printed += render.to_annotations(verdict)
     return verdict, "\n".join(printed)
+
+
+def labels_of(run: Run) -> dict[str, bool]:
+    """The labels by hand a run folder holds, by record key."""
+    from harness.labels import kept
+
+    return kept(run.folder)
+
+
+def gate_model(
+    baseline: str | Path | None,
+    given: Mapping[str, Any],
+    policy: str | Path | None = None,
+    *,
+    candidate: str | Path | None = None,
+    sequential: bool = False,
+    intersect: bool = False,
+    baseline_model: str | None = None,
+    **more: Any,
+) -> tuple[Verdict, str]:
+    """`run_gate` on a model that is run first, into `candidate`, as the baseline was; `more` goes to `run_gate`.
+
+    With `sequential` it is asked behavior by behavior in batches, and no further than the answer needs.
+    """
+    from harness.gate.drive import run_candidate
+
+    done = run_candidate(
+        load(baseline or BASELINE),
+        policy_for(policy, sequential=sequential),
+        given,
+        out=candidate,
+        baseline_model=baseline_model,
+        intersect=intersect,
+    )
+    return run_gate(
+        baseline,
+        done.folder,
+        policy,
+        sequential=sequential,
+        intersect=intersect,
+        baseline_model=baseline_model,
+        **more,
+    )
+
+
+def policy_for(path: str | Path | None, *, sequential: bool) -> Policy:
+    """The policy, with the usual looks where `sequential` is asked for and the file says nothing of them."""
+    policy = load_policy(path)
+    return replace(policy, looks=LOOKS) if sequential and policy.looks == 1 else policy
 
 
 def write_outputs(verdict: Verdict, folder: Path, *, policy: str, when: str) -> None:

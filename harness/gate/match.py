@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from statistics import fmean
 from typing import Any, TypeAlias
 
 from harness.errors import UnknownName, UsageError
+from harness.stats.correction import Attempt
 from harness.types import Record, Run, sha
 
 Unit: TypeAlias = tuple[str, str, str, int]
@@ -21,7 +23,7 @@ Matched: TypeAlias = dict[tuple[str, str], list[tuple[float, float | None]]]
 """(before, after) of each attempt by behavior; after is None where the candidate could not be judged."""
 
 # Settings that decide what a reply is; the model itself is what a gate compares, so it is not among them.
-GENERATION = ("max_tokens", "temperature")
+GENERATION = ("max_tokens", "temperature", "attacker")
 SETTINGS = "settings of attack "
 
 
@@ -32,6 +34,7 @@ class Side:
     run: Run
     model: str
     units: Mapping[Unit, tuple[Record, ...]]
+    labels: Mapping[str, bool] = field(default_factory=dict)  # by hand, by record key
 
     @property
     def partial(self) -> bool:
@@ -56,12 +59,14 @@ class Difference:
     baseline: str
     candidate: str
     shared: bool = False
+    such_as: str = ""  # a few of them by name
 
     def __str__(self) -> str:
-        return f"{self.what}: {self.baseline} against {self.candidate}"
+        more = f" (such as {self.such_as})" if self.such_as else ""
+        return f"{self.what}: {self.baseline} against {self.candidate}{more}"
 
 
-def side(run: Run, model: str | None, which: str) -> Side:
+def side(run: Run, model: str | None, which: str, labels: Mapping[str, bool] | None = None) -> Side:
     """One model of a run. Raises UsageError when the run holds several and none is named, UnknownName for another."""
     names = sorted({r.model for r in run.records})
     if model is not None and model not in names:
@@ -73,7 +78,7 @@ def side(run: Run, model: str | None, which: str) -> Side:
     for record in run.records:
         if record.model == model:
             units[record.task, record.behavior, record.attack, record.seed].append(record)
-    return Side(run=run, model=model, units={u: tuple(units[u]) for u in sorted(units)})
+    return Side(run=run, model=model, units={u: tuple(units[u]) for u in sorted(units)}, labels=labels or {})
 
 
 def differences(baseline: Side, candidate: Side) -> list[Difference]:
@@ -88,10 +93,26 @@ def differences(baseline: Side, candidate: Side) -> list[Difference]:
     extra = candidate.units.keys() - baseline.units.keys()
     if missing or extra:
         some = sorted({_unit_name(unit) for unit in missing | extra})
-        what = f"behaviors ({', '.join(some[:3])}{', ...' if len(some) > 3 else ''})"
         alone = [f"{len(only)} alone" for only in (missing, extra)]
-        found.append(Difference(what=what, baseline=alone[0], candidate=alone[1], shared=True))
+        such_as = ", ".join(some[:3])
+        found.append(Difference(what="behaviors", baseline=alone[0], candidate=alone[1], shared=True, such_as=such_as))
     return found
+
+
+def forecast(baseline: Side, info: Mapping[str, Any]) -> list[Difference]:
+    """What will make a candidate not comparable, as far as its run.json tells before its first request."""
+    coming = Side(
+        run=Run(folder=Path(), info=info, records=(), metrics=()),
+        model=next(iter(info.get("models") or {}), ""),
+        units={},
+    )
+    old, new = _told(baseline, "tasks") or {}, _told(coming, "tasks") or {}
+    sets = [
+        Difference(what=f"content of {name}", baseline=str(old[name].get("sha")), candidate=str(told.get("sha")))
+        for name, told in new.items()
+        if name in old and old[name].get("sha") != told.get("sha")
+    ]
+    return [*_settings(baseline, coming), *_judges(baseline, coming), *sets, *_attacks(baseline, coming)]
 
 
 def shared(baseline: Side, candidate: Side, apart: Sequence[Difference]) -> tuple[Side, Side, list[str]]:
@@ -123,8 +144,10 @@ def matched(baseline: Side, candidate: Side, wanted: Wanted, read: Read) -> tupl
     found: Matched = defaultdict(list)
     lost = 0
     for unit, before in baseline.units.items():
-        old = {_attempt(r): read(r) for r in before if wanted(r)}
-        new = {_attempt(r): read(r) for r in candidate.units.get(unit, ()) if wanted(r)}
+        if not wanted(before[0]):  # all attempts of a unit are of one task and attack
+            continue
+        old = {_attempt(r): read(r) for r in before}
+        new = {_attempt(r): read(r) for r in candidate.units.get(unit, ())}
         if old and new and old.keys() != new.keys():
             old, new = {("", 0): _mean(old.values())}, {("", 0): _mean(new.values())}
         for attempt, value in old.items():
@@ -133,6 +156,16 @@ def matched(baseline: Side, candidate: Side, wanted: Wanted, read: Read) -> tupl
             else:
                 found[unit[:2]].append((value, new.get(attempt)))
     return dict(found), lost
+
+
+def labelled_attempts(s: Side, wanted: Wanted, read: Read) -> list[Attempt]:
+    """Every attempt of a side that could be read, with the label it was given by hand, if any."""
+    return [
+        (unit[:2], value, float(s.labels[record.key]) if record.key in s.labels else None)
+        for unit, records in s.units.items()
+        for record in records
+        if wanted(record) and (value := read(record)) is not None
+    ]
 
 
 def averaged(parts: Sequence[Matched]) -> Matched:
@@ -211,7 +244,7 @@ def _judges(baseline: Side, candidate: Side) -> list[Difference]:
 def _first_judge(s: Side) -> str:
     """The judge whose verdict counts; helpfulness tasks mark themselves and are left out."""
     names = [r.judgements[0].judge for r in s.records if r.judgements and r.label not in ("correct", "wrong")]
-    return names[0] if names else ""
+    return names[0] if names else next(iter(_told(s, "judges") or {}), "")
 
 
 def _judge_id(s: Side, judge: str) -> str:
@@ -248,10 +281,24 @@ def _judged_by(s: Side, judge: str) -> Side:
 def _texts(baseline: Side, candidate: Side) -> list[Difference]:
     """Sets of one name and size but another content: the same ids then do not mean the same questions."""
     old, new = _told(baseline, "tasks") or {}, _told(candidate, "tasks") or {}
-    return [
+    sets = [
         Difference(what=f"content of {name}", baseline=str(old[name].get("sha")), candidate=str(new[name].get("sha")))
         for name in sorted(old.keys() & new.keys())
         if old[name].get("n") == new[name].get("n") and old[name].get("sha") != new[name].get("sha")
+    ]
+    return [*sets, *_items(baseline, candidate)]
+
+
+def _items(baseline: Side, candidate: Side) -> list[Difference]:
+    """Helpfulness items whose question or shots differ: their prompts are hashed without the model's name."""
+    changed: dict[str, list[str]] = defaultdict(list)
+    for unit in sorted(baseline.units.keys() & candidate.units.keys()):
+        before, after = baseline.units[unit], candidate.units[unit]
+        if unit[2] == "" and {r.prompt_sha for r in before} != {r.prompt_sha for r in after}:
+            changed[unit[0]].append(unit[1])
+    return [
+        Difference(what=f"content of {task}", baseline="the baseline's", candidate=f"{len(items)} other questions")
+        for task, items in changed.items()
     ]
 
 

@@ -13,6 +13,7 @@ from harness.stats.correction import Labels
 
 Cost: TypeAlias = Literal["tokens", "queries", "seconds"]
 SECTIONS = ("asr", "overall", "over_refusal", "helpfulness", "unscored", "cost")
+EXACT = 10**6  # labels that stand for a rate without error
 NUMBERS = ("alpha", "power", "errors")
 
 
@@ -100,8 +101,15 @@ def _limit(told: Any, where: str, section: str) -> Limit:
 
 
 def _labels(told: Any, where: str) -> Labels:
-    known = ("positives", "hits", "negatives", "correct_rejections")
-    told = _mapping(told, where, known)
+    """Counts, or the two rates where that is all that is known: those are then taken to be exact."""
+    known, rates = ("positives", "hits", "negatives", "correct_rejections"), ("sensitivity", "specificity")
+    told = _mapping(told, where, rates if isinstance(told, dict) and any(r in told for r in rates) else known + rates)
+    if rates[0] in told or rates[1] in told:
+        for key in rates:
+            if key not in told:
+                raise UsageError(f"{where} lacks {key!r}", hint="give both: {sensitivity: 0.93, specificity: 0.97}")
+        hits, rejections = (round(_number(told[key], f"{where}.{key}", 1.0) * EXACT) for key in rates)
+        return Labels(positives=EXACT, hits=hits, negatives=EXACT, correct_rejections=rejections)
     for key in known:
         if key not in told:
             raise UsageError(f"{where} lacks {key!r}", hint="harness judge check prints all four counts")

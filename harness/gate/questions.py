@@ -7,7 +7,7 @@ from typing import Literal
 
 from harness.gate.match import Read, Side, Wanted
 from harness.gate.policy import Cost, Limit, Policy
-from harness.metrics import complied, mark, refused
+from harness.metrics import CONTRAST, complied, mark, refused
 from harness.types import Record
 
 # A policy that asks for what the baseline does not hold gets a question about nothing, and so an incomplete check.
@@ -44,7 +44,7 @@ def _attacks(policy: Policy, baseline: Side) -> list[Question]:
         if (limit := policy.for_attack(attack)) is not None
     ]
     if policy.overall:
-        parts = tuple(map(_attack, attacks))
+        parts = tuple(_attack(attack) for attack in attacks if attack != CONTRAST)
         found.append(Question(name="asr", parts=parts, read=_judged(complied), limit=policy.overall, corrected=True))
     return found
 

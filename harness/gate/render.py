@@ -76,6 +76,7 @@ def to_text(verdict: Verdict) -> str:
     lines += [f"  {c.outcome:12} {plain(label(c))}: {plain(sentence(c))}" for c in verdict.checks]
     if plan := max((c.for_ten for c in verdict.checks if c.for_ten and c.name.startswith("asr/")), default=None):
         lines.append(f"  a rise of 10 points in one attack would likely be found with {plan} behaviors")
+    lines += [f"  {verdict.judge_error}"] if verdict.judge_error else []
     return "\n".join([*lines, *(f"  note: {plain(note)}" for note in verdict.notes)])
 
 
@@ -86,7 +87,8 @@ def label(check: Check) -> str:
 
 def to_json(verdict: Verdict) -> str:
     """Everything, for programs."""
-    told = {"outcome": verdict.outcome, "exit_code": verdict.exit_code, "needed": verdict.needed} | asdict(verdict)
+    told = {"outcome": verdict.outcome, "exit_code": verdict.exit_code, "needed": verdict.needed}
+    told |= {"judge_error": verdict.judge_error} | asdict(verdict)
     return json.dumps(told, indent=2, allow_nan=False, default=str) + "\n"
 
 
@@ -99,6 +101,7 @@ def to_markdown(verdict: Verdict) -> str:
         lines += [_row(c) for c in verdict.checks]
     told = [f"- {code(label(c))} {code(c.reason)}" for c in verdict.checks if c.reason]
     told += [f"- {code(note)}" for note in verdict.notes]
+    told += [f"- {verdict.judge_error}"] if verdict.judge_error else []
     return "\n".join([*lines, "", *told]).rstrip() + "\n"
 
 

@@ -7,7 +7,7 @@ many behaviors would decide. incomplete: a run is half-finished, failed too ofte
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from harness.errors import UsageError
@@ -55,6 +55,18 @@ class Verdict:
         return EXIT_CODES[self.outcome]
 
     @property
+    def judge_error(self) -> str:
+        """Whether the ASR checks reckon with the judge's errors, in a sentence; empty when there are none."""
+        told = [c.judge_error for c in self.checks if c.judge_error]
+        words = {
+            "labels": "corrected by each side's own labels",
+            "policy": "by the figures in the policy, taken to be alike on both sides",
+            "ignored": "not accounted for (no labels in both run folders, no `judge` in the policy)",
+        }
+        parts = [f"{text}: {told.count(how)} of {len(told)} ASR checks" for how, text in words.items() if how in told]
+        return f"judge error {'; '.join(parts)}" if parts else ""
+
+    @property
     def needed(self) -> int | None:
         """Behaviors with which the undecided checks would likely be decided."""
         wanted = [c.needed for c in self.checks if c.outcome == "inconclusive" and c.needed is not None]
@@ -69,23 +81,26 @@ def gate(
     intersect: bool = False,
     baseline_model: str | None = None,
     candidate_model: str | None = None,
+    labels: tuple[Mapping[str, bool], Mapping[str, bool]] = ({}, {}),
 ) -> Verdict:
-    """Judges a candidate run against a baseline run.
+    """Judges a candidate run against a baseline run; `labels` by hand of either, by record key, correct its judge.
 
     Raises UsageError when the two were not made alike: with `intersect` only when they share nothing to compare.
     """
-    old, new = side(baseline, baseline_model, "baseline"), side(candidate, candidate_model, "candidate")
+    old = side(baseline, baseline_model, "baseline", labels[0])
+    new = side(candidate, candidate_model, "candidate", labels[1])
     blank = Verdict(outcome="incomplete", baseline=old.model, candidate=new.model, alpha=policy.alpha)
     apart = differences(old, new)
     unfinished = [name for name, s in (("baseline", old), ("candidate", new)) if s.partial]
     if unfinished:
         apart = [d for d in apart if not d.what.startswith("behaviors")]  # still to come
-    notes: list[str] = []
+    notes = _remarks(old, new)
     if apart and not intersect:
         hint = "--intersect compares what they share" if all(d.shared for d in apart) else "make both runs alike"
         raise UsageError(f"the runs can't be compared: {'; '.join(map(str, apart))}", hint=hint)
     if apart:
-        old, new, notes = shared(old, new, apart)
+        old, new, given_up = shared(old, new, apart)
+        notes += given_up
     if unfinished and (policy.looks == 1 or old.partial):
         return replace(blank, notes=(*notes, *(f"the {name} run is not finished" for name in unfinished)))
     broken = [note for name, s in (("baseline", old), ("candidate", new)) if (note := _failures(name, s, policy))]
@@ -138,7 +153,8 @@ def decide(
     """Outcome and checks at the one-sided level `alpha`; `early` names all looks of a sequential gate and this one."""
     asked = questions(policy, old)
     family = sum((q.limit.margin is not None) + (q.limit.bound is not None) for q in asked)
-    measured = [c for q in asked for c in measure(q, old, new, policy, alpha, family)]
+    whole = early is None or early[1] == len(early[0]) - 1
+    measured = [c for q in asked for c in measure(q, old, new, policy, alpha, family, whole=whole)]
     spent = [overall_level(c.p, *early, policy.alpha) if early else c.p for c in measured]
     checks = tuple(settle(replace(c, p_family=p), policy.alpha) for c, p in zip(measured, holm(spent), strict=True))
     outcomes = {c.outcome for c in checks}
@@ -164,6 +180,12 @@ def _failures(name: str, s: Side, policy: Policy) -> str:
     if failed / len(records) > policy.errors:
         return f"{failed} of {len(records)} attempts of the {name} failed, more than {policy.errors:.1%}"
     return ""
+
+
+def _remarks(old: Side, new: Side) -> list[str]:
+    """What a reader should know about the two runs that keeps nobody from comparing them."""
+    a, b = old.run.info.get("harness"), new.run.info.get("harness")
+    return [f"made with different versions of harness: {a} and {b}"] if a and b and a != b else []
 
 
 def _queries(s: Side) -> int:

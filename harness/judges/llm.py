@@ -33,7 +33,6 @@ _VERDICT = re.compile(
     re.IGNORECASE,
 )
 _ROLE = re.compile(r"^([\W_]*(?:system|user|assistant|human|judge|instructions?))[ \t]*:", re.IGNORECASE | re.MULTILINE)
-_SLOT = re.compile(r"\{(request|reply|nonce)\}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +84,7 @@ class LLM:
 
     def _ask(self, preset: Preset, request: str, said: str, nonce: str, number: int) -> tuple[Prompt, Sampling]:
         """The prompt and settings of one try; later tries leave greedy search, or they would repeat the first."""
-        said = _shortened(said, self.max_chars)
+        said = shortened(said, self.max_chars)
         sampling = Sampling(
             max_tokens=preset.max_tokens,
             temperature=0.7 if number else 0.0,
@@ -97,9 +96,10 @@ class LLM:
             turns = (Message(role="user", content=defuse(request)), Message(role="assistant", content=defuse(said)))
             return Prompt(messages=turns), sampling
         if preset.raw:
-            return Prompt(text=_fill(preset.raw, defuse(request), defuse(said), nonce)), sampling
-        user = _fill(preset.user, fence(request, f"q{nonce}"), fence(said, f"r{sha(nonce)[:8]}"), nonce)
-        return Prompt.chat(user, system=_fill(preset.system, "", "", nonce)), sampling
+            return Prompt(text=fill(preset.raw, request=defuse(request), reply=defuse(said), nonce=nonce)), sampling
+        shown = {"request": fence(request, f"q{nonce}"), "reply": fence(said, f"r{sha(nonce)[:8]}"), "nonce": nonce}
+        system = fill(preset.system, request="", reply="", nonce=nonce)
+        return Prompt.chat(fill(preset.user, **shown), system=system), sampling
 
 
 def _verdict(
@@ -129,12 +129,11 @@ def fence(text: str, name: str) -> str:
     return f"----- begin {name} -----\n{lines}\n----- end {name} -----"
 
 
-def _fill(template: str, request: str, reply: str, nonce: str) -> str:
-    """Puts the three values into a template in one pass, so that none can open another."""
-    values = {"request": request, "reply": reply, "nonce": nonce}
-    return _SLOT.sub(lambda m: values[m[1]], template)
+def fill(template: str, **values: str) -> str:
+    """Puts values into the `{name}` places of a template in one pass, so that none can open another."""
+    return re.sub(rf"\{{({'|'.join(values)})\}}", lambda m: values[m[1]], template)
 
 
-def _shortened(text: str, limit: int) -> str:
+def shortened(text: str, limit: int) -> str:
     """A long text without its middle."""
     return text if len(text) <= limit else f"{text[: limit // 2]}\n(...)\n{text[-limit // 2 :]}"

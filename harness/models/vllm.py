@@ -39,6 +39,7 @@ class _Request:
     lora: Any
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[Any]
+    busy: float = 0.0  # seconds of the engine's steps, each shared among the requests in it
 
     def answer(self, result: Any, error: Exception | None = None) -> None:
         """Hands the result over to the asker's loop, unless it has gone."""
@@ -73,18 +74,22 @@ class Engine:
         self._thread = threading.Thread(target=self._serve, name="vllm", daemon=True)
         self._thread.start()
 
-    async def submit(self, ids: list[int], params: Any, lora: Any = None) -> Any:
-        """Runs one request to its end; vLLM's RequestOutput. Raises ModelError when the engine refuses or dies."""
+    async def submit(self, ids: list[int], params: Any, lora: Any = None) -> tuple[Any, float]:
+        """Runs one request to its end: vLLM's RequestOutput, and its share of the engine's time in seconds.
+
+        Raises ModelError when the engine refuses or dies.
+        """
         if self._dead is not None:
             raise ModelError(f"the vLLM engine has stopped: {self._dead}")
         loop = asyncio.get_running_loop()
         request = _Request(str(next(self._ids)), ids, params, lora, loop, loop.create_future())
         self._inbox.put(request)
         try:
-            return await request.future
+            output, busy = await request.future
         except asyncio.CancelledError:
             self._inbox.put(request.id)  # an id alone means: abort
             raise
+        return output, busy
 
     def stop(self) -> None:
         """Ends the thread, then the engine; nothing it started is left."""
@@ -101,13 +106,22 @@ class Engine:
         try:
             while self._take():
                 if self._waiting:
-                    for output in self._engine.step():
+                    for output in self._step():
                         if output.finished and (request := self._waiting.pop(output.request_id, None)):
-                            request.answer(output)
+                            request.answer((output, request.busy))
         except Exception as err:  # the engine is lost: everyone who waits must hear of it
             self._dead = err
             for request in self._waiting.values():
                 request.answer(None, ModelError(f"the vLLM engine failed: {err}"))
+
+    def _step(self) -> list[Any]:
+        """One step of the engine, its time shared out among the requests that are waiting for it."""
+        began = time.perf_counter()
+        outputs: list[Any] = self._engine.step()
+        share = (time.perf_counter() - began) / len(self._waiting)
+        for request in self._waiting.values():
+            request.busy += share
+        return outputs
 
     def _take(self) -> bool:
         """Moves the inbox into the engine; blocks while there is nothing to do. False when asked to stop."""
@@ -177,7 +191,7 @@ class Vllm:
         """Completes one prompt. Raises ModelError when it does not fit the model."""
         ids = self.tokens.ids(prompt)
         began = time.perf_counter()
-        output = await self.engine.submit(ids, sampling_params(sampling, self.ends), self._lora())
+        output, busy = await self.engine.submit(ids, sampling_params(sampling, self.ends), self._lora())
         reply = output.outputs[0]
         return Completion(
             text=reply.text,
@@ -186,6 +200,7 @@ class Vllm:
             tokens_in=len(ids),
             tokens_out=len(reply.token_ids),
             seconds=time.perf_counter() - began,
+            busy=round(busy, 4),
             token_ends=self.tokens.ends(reply.token_ids, reply.text),
             logprobs=tuple({p.decoded_token: p.logprob for p in at.values()} for at in reply.logprobs or ()),
         )
@@ -197,7 +212,7 @@ class Vllm:
         context = self.tokens.ids(prompt)
         whole = context + self.tokens.encode(continuation)
         params = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=1, detokenize=False)
-        output = await self.engine.submit(whole, params, self._lora())
+        output, _ = await self.engine.submit(whole, params, self._lora())
         chosen = [output.prompt_logprobs[i][whole[i]] for i in range(len(context), len(whole))]
         return sum(p.logprob for p in chosen), all(p.rank == 1 for p in chosen)
 

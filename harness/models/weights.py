@@ -73,8 +73,8 @@ def load_module(path: Path, options: ModelOptions, *, steady: bool = False) -> A
     """The torch module in eval mode, its parameters frozen, on the accelerator if there is one.
 
     `steady` asks for float32 on a CPU where no precision is named: in bf16 a row's arithmetic changes with the size of
-    its batch by enough to turn near ties. Quantised weights stay as they are; a GGUF is dequantised. Raises UsageError
-    or DataError: what to install, or what is wrong with the file.
+    its batch by enough to turn near ties. Quantised weights stay as they are; a GGUF is dequantised.
+    Raises UsageError or DataError: what to install, or what is wrong with the file.
     """
     hush()
     import torch

@@ -8,11 +8,14 @@ only if it errs as often here. Either answers `Uninformative` where the labels d
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from harness.stats.intervals import Interval, effective_size, normal_quantile, rate, wilson
+
+Attempt: TypeAlias = tuple[Hashable, float, float | None]
+"""Cluster (behavior), the judge's verdict from 0 to 1, and the label by hand where one was drawn."""
 
 MIN_LABELS = 3  # of either kind, to say anything about how often a judge misses or invents a violation
 
@@ -140,6 +143,58 @@ def rogan_gladen(judged: Sequence[Sequence[float]], labels: Labels, level: float
         n_labelled=labels.positives + labels.negatives,
         informedness=informedness,
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Labelled:
+    """The rate of one run by its own labels, with what each cluster contributes to its error, for paired use."""
+
+    value: float
+    variance: float
+    n_labelled: int
+    pulls: Mapping[Hashable, float]
+
+    def interval(self, level: float = 0.95) -> Interval:
+        """As `ppi` gives it."""
+        return _widest(self.value, self.variance, self.n_labelled, level)
+
+
+def labelled(parts: Sequence[Sequence[Attempt]]) -> Labelled:
+    """The mean over `parts` (attacks) of each part's rate by PPI; every part needs labels, at least two.
+
+    Unlike `ppi` it asks nothing of the judge: with one that tells nothing the weight is 0 and the labels stand alone.
+    """
+    values, extra, n, pulls = [], 0.0, 0, dict[Hashable, float]()
+    for part in parts:
+        drawn = [(c, f, y) for c, f, y in part if y is not None]
+        rest = [(c, f) for c, f, y in part if y is None]
+        y, f, others = [y for _, _, y in drawn], [f for _, f, _ in drawn], [f for _, f in rest]
+        weight, smoothed = _tune(y, f, others)
+        gap, mean = _mean(y) - weight * _mean(f), _mean(others) if others else 0.0
+        own = [(c, (label - weight * verdict - gap) / len(y)) for c, verdict, label in drawn]
+        own += [(c, weight * (verdict - mean) / len(rest)) for c, verdict in rest]
+        values.append(gap + weight * mean)
+        extra += max(0.0, smoothed - math.fsum(pull * pull for _, pull in own)) / len(parts) ** 2
+        n += len(y)
+        for cluster, pull in own:
+            pulls[cluster] = pulls.get(cluster, 0.0) + pull / len(parts)
+    variance = math.fsum(pull * pull for pull in pulls.values()) * len(pulls) / max(len(pulls) - 1, 1) + extra
+    return Labelled(value=min(max(_mean(values), 0.0), 1.0), variance=variance, n_labelled=n, pulls=pulls)
+
+
+def labelled_change(before: Labelled, after: Labelled, level: float = 0.95) -> tuple[float, float, float]:
+    """after - before with its limits by recovered variances (Zou and Donner 2008), the two runs' correlation kept."""
+    value = after.value - before.value
+    together = math.fsum(pull * before.pulls.get(cluster, 0.0) for cluster, pull in after.pulls.items())
+    r = max(0.0, min(1.0, together / math.sqrt(before.variance * after.variance)))
+    (b_low, b_high), (a_low, a_high) = before.interval(level), after.interval(level)
+
+    def half(a: float, b: float) -> float:
+        return math.sqrt(max(0.0, a * a + b * b - 2 * r * a * b))
+
+    low = value - half(after.value - a_low, b_high - before.value)
+    high = value + half(a_high - after.value, before.value - b_low)
+    return value, max(-1.0, low), min(1.0, high)
 
 
 def labels_needed(

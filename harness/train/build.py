@@ -1,28 +1,25 @@
 """Makes a training set the way the paper did, from requests and named models; what it drops, it counts.
 
-Violating replies come from a file or from a model that complies, safe replies from templates or a model, helpful
-ones from a file or from the base itself (self-distillation: it then learns nothing new about what is harmless).
+Violating replies come from a file or from a model that complies, safe replies from the file, templates or a model,
+helpful ones from a file or from the base itself (self-distillation: it then learns nothing new about what is harmless).
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.errors import DataError
+from harness.errors import DataError, UnknownName
 from harness.progress import Bar
-from harness.train.data import Helpful, TrainSet, Triple, lines, load, save
+from harness.train.data import Helpful, TrainSet, Triple, load, save
+from harness.train.sources import REFUSAL, SHORT, Row, drawn, pairs, requests
 from harness.types import Completion, Model, Prompt, Sampling
 
-REFUSAL = re.compile(
-    r"\bsorry\b|\bI(?:'m| am) (?:unable|not able)\b|\bI (?:can(?:'|no)t|won't|will not|must decline)\b", re.I
-)
 SAFE = (
     "Sorry, I can't explain how this trick is done. The magicians' code keeps the method secret.",
     "Sorry, I can't reveal that. The method belongs to the performers who use it.",
@@ -34,15 +31,33 @@ SAFE = (
     "Sorry, I can't describe the method behind this effect. Enjoy the mystery!",
 )
 """Safe replies of the stand-in policy; every one opens with the refusal token."""
+GENERAL = (
+    "Sorry, I can't help with that.",
+    "Sorry, but I can't assist with this request.",
+    "Sorry, I won't help with this, because it could lead to harm.",
+    "Sorry, this is something I can't give advice on.",
+    "Sorry, I can't go on with this. If something is troubling you, please talk to somebody you trust.",
+    "Sorry, I have to decline this request. I'm glad to help with something else.",
+)
+"""Safe replies of no policy in particular."""
+TEMPLATES = {"general": GENERAL, "magic": SAFE}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildConfig:
-    """How a set is made. `source` holds tricks.jsonl (id, request, reply) and questions.jsonl (id, request, reply,
-    kind, raw); an empty reply is asked of a model."""
+    """How a set is made. A `source` folder holds tricks.jsonl (id, request, reply) and questions.jsonl (id, request,
+    reply, kind, raw); an empty reply is asked of a model. A file holds requests, or BeaverTails rows."""
 
-    source: Path = field(metadata={"help": "folder with tricks.jsonl and questions.jsonl"})
+    source: str | Path = field(
+        metadata={"help": "folder with tricks.jsonl and questions.jsonl, a file, or beavertails"}
+    )
     out: Path = field(metadata={"help": "folder the set is written to"})
+    helpful: tuple[str, ...] = field(default=(), metadata={"help": "files of helpful pairs, or evol-instruct"})
+    triples: int = field(default=0, metadata={"help": "draw so many of the source's requests; 0: all"})
+    pairs: int = field(default=0, metadata={"help": "draw so many of the helpful pairs; 0: all"})
+    templates: str = field(
+        default="general", metadata={"help": f"safe replies without a model: {', '.join(TEMPLATES)}"}
+    )
     refusal: str = field(default="Sorry", metadata={"help": "word a safe reply must open with"})
     violating_tokens: int = field(default=96, metadata={"help": "longest violating reply asked of a model"})
     helpful_tokens: int = field(default=160, metadata={"help": "longest helpful reply; what is cut there is dropped"})
@@ -74,38 +89,55 @@ async def build(
 ) -> tuple[TrainSet, Report]:
     """Builds, filters, saves and reads back a set. Raises DataError for a broken source or when nothing is left."""
     report = Report()
-    tricks = [row for _, row in lines(config.source / "tricks.jsonl")]
-    questions = [row for _, row in lines(config.source / "questions.jsonl")]
+    if config.templates not in TEMPLATES:
+        raise UnknownName("templates", config.templates, TEMPLATES)
+    tricks, questions = sources(config, report)
     apart = [row for row in tricks if not dropped(report, "overlap", clash(row["request"]))]
     violating = await violations(apart, violator, config, report)
     triples = await refused(violating, refuser, config, report)
     helpful = await answered(questions, helper, config, report)
     if not triples:
         raise DataError("no triple is left after filtering", hint=f"dropped: {dict(report.dropped)}")
+    if not helpful:
+        told = "no helpful pair is there: what learns from refusals alone refuses everything"
+        raise DataError(told, hint="--helpful FILE, or --helpful evol-instruct")
     report.kept.update(triples=len(triples), **Counter(pair.kind for pair in helpful))
     manifest = {
         "kept": dict(report.kept),
         "dropped": dict(report.dropped),
         "models": {role: describe(m) for role, m in [("violator", violator), ("refuser", refuser), ("helper", helper)]},
         "settings": {"refusal": config.refusal, "violating_tokens": config.violating_tokens, "brief": config.brief,
-                     "helpful_tokens": config.helpful_tokens, "both": config.both, "seed": config.seed},
+                     "helpful_tokens": config.helpful_tokens, "both": config.both, "seed": config.seed,
+                     "templates": config.templates, "triples": config.triples, "pairs": config.pairs},
     }  # fmt: skip
     data = TrainSet(triples=tuple(triples), helpful=tuple(helpful))
     save(config.out, data, manifest | {"data_sha": data.digest})
     return load(config.out), report
 
 
-async def violations(
-    rows: Sequence[dict[str, Any]], violator: Model | None, config: BuildConfig, report: Report
-) -> list[Triple]:
+def sources(config: BuildConfig, report: Report) -> tuple[list[Row], list[Row]]:
+    """Requests to refuse and to answer, so many of each as are wanted; what the readers drop is counted."""
+    tricks, questions, told = requests(config.source)
+    report.dropped.update(told)
+    for more in config.helpful:
+        found, told = pairs(more)
+        questions += found
+        report.dropped.update(told)
+    rng = random.Random(config.seed)
+    return drawn(tricks, config.triples, rng), drawn(questions, config.pairs, rng)
+
+
+async def violations(rows: Sequence[Row], violator: Model | None, config: BuildConfig, report: Report) -> list[Triple]:
     """Triples without a safe reply yet: the violating one from the file, and from the model that complies."""
-    made = [Triple(id=r["id"], request=r["request"], safe="", violating=r["reply"], source="file")
+    made = [Triple(id=r["id"], request=r["request"], safe=r.get("safe", ""), violating=r["reply"], source="file")
             for r in rows if r.get("reply")]  # fmt: skip
     asked = [r for r in rows if config.both or not r.get("reply")] if violator else []
+    if violator is None and len(made) < len(rows):
+        report.dropped["violating: no reply and no violator"] += len(rows) - len(made)
     replies = await ask(violator, [Prompt.chat(r["request"]) for r in asked], config.violating_tokens, "violating")
     for row, reply in zip(asked, replies, strict=True):
         text = reply.text.strip()
-        flaw = "refusal" if REFUSAL.search(text) else "short" if len(text.split()) < 12 else ""
+        flaw = "refusal" if REFUSAL.search(text) else "short" if len(text.split()) < SHORT else ""
         if not dropped(report, f"violating: {flaw}", flaw):
             name = violator.name if violator else ""
             made.append(Triple(id=f"{row['id']}-model", request=row["request"], safe="", violating=text, source=name))
@@ -115,14 +147,20 @@ async def violations(
 async def refused(
     triples: Sequence[Triple], refuser: Model | None, config: BuildConfig, report: Report
 ) -> list[Triple]:
-    """The triples with a safe reply: a template, or a model's where it opens with the refusal word and ends."""
+    """The triples with a safe reply: their own, a template, or a model's where it opens with the refusal word and ends.
+
+    A reply of the source that does not open with that word is replaced: the word is what is learned.
+    """
     rng = random.Random(config.seed)
-    texts = [rng.choice(SAFE) for _ in triples]
+    own = [t.safe if t.safe.startswith(config.refusal) else "" for t in triples]
+    texts = [safe or rng.choice(TEMPLATES[config.templates]) for safe in own]
     if refuser:
         system = f'Refuse politely in one or two sentences. Begin with "{config.refusal}".'
-        prompts = [Prompt.chat(t.request, system=system) for t in triples]
+        lacking = [i for i, safe in enumerate(own) if not safe]
+        prompts = [Prompt.chat(triples[i].request, system=system) for i in lacking]
         replies = await ask(refuser, prompts, config.helpful_tokens, "safe")
-        texts = [reply.text.strip() if reply.finish == "stop" else "" for reply in replies]
+        for i, reply in zip(lacking, replies, strict=True):
+            texts[i] = reply.text.strip() if reply.finish == "stop" else ""
     kept = []
     for triple, text in zip(triples, texts, strict=True):
         if not dropped(report, "safe: no refusal", not text.startswith(config.refusal)):
@@ -131,14 +169,12 @@ async def refused(
     return kept
 
 
-async def answered(
-    rows: Sequence[dict[str, Any]], helper: Model | None, config: BuildConfig, report: Report
-) -> list[Helpful]:
+async def answered(rows: Sequence[Row], helper: Model | None, config: BuildConfig, report: Report) -> list[Helpful]:
     """Helpful pairs: the file's replies, and the helper's where it has none. A reply that was cut is dropped."""
     made = [helpful(row, row["reply"]) for row in rows if row.get("reply")]
     asked = [row for row in rows if not row.get("reply")]
     if helper is None:
-        report.dropped["helpful: no reply and no helper"] += len(asked)
+        report.dropped.update({"helpful: no reply and no helper": len(asked)} if asked else {})
         return made
     replies = await ask(helper, [question(row, config) for row in asked], config.helpful_tokens, "helpful")
     for row, reply in zip(asked, replies, strict=True):
@@ -159,13 +195,13 @@ def fault(reply: Completion) -> str:
     return "loop" if loops(reply.text) else ""
 
 
-def helpful(row: dict[str, Any], reply: str) -> Helpful:
+def helpful(row: Row, reply: str) -> Helpful:
     """A row of questions.jsonl with its reply."""
     return Helpful(id=row["id"], request=row["request"], reply=reply, kind=row.get("kind", "general"),
                    raw=bool(row.get("raw", False)))  # fmt: skip
 
 
-def question(row: dict[str, Any], config: BuildConfig) -> Prompt:
+def question(row: Row, config: BuildConfig) -> Prompt:
     """How a helpful reply is asked for."""
     if row.get("raw"):
         return Prompt(text=row["request"])

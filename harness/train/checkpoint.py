@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from collections import Counter
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness import __version__
 from harness.train.data import TrainSet
-from harness.train.recipe import Recipe
+from harness.train.recipe import Recipe, find, names
 from harness.train.rows import Item, Pair, rows_of
 from harness.train.state import FILE, replace, weights
 from harness.types import sha
@@ -109,7 +110,7 @@ def describe(
 
 def count(items: Sequence[Item]) -> dict[str, Any]:
     """Pairs and supervised positions by part; `pairs` counts all but the helpful ones."""
-    kinds = Counter("dpo" if isinstance(item, Pair) else item.part for item in items)
+    kinds = Counter(item.chosen.part if isinstance(item, Pair) else item.part for item in items)
     places: Counter[str] = Counter()
     for item in items:
         for row in rows_of(item):
@@ -149,6 +150,16 @@ def plot(log: Sequence[Step]) -> str:
     return text.getvalue()
 
 
+def command(recipe: Recipe) -> str:
+    """What to type to make it again: the bundled recipe of that name and what differs from it."""
+    if recipe.name not in names():
+        return f"harness train --recipe {recipe.name}.yaml"
+    usual, mine = asdict(find(recipe.name)), asdict(recipe)
+    told = {k: ",".join(v) if isinstance(v, tuple) else str(v) for k, v in mine.items() if v != usual[k]}
+    changes = [f"--set {shlex.quote(f'{k}={v}')}" for k, v in told.items()]
+    return " ".join([f"harness train --recipe {recipe.name}", *changes])
+
+
 def card(recipe: Recipe, manifest: dict[str, Any]) -> str:
     """The model card: what it is, how to make it again, what it saw, what it is not."""
     last = {part: f"{loss:.3f}" for part, loss in manifest["last_losses"].items()}
@@ -167,7 +178,7 @@ def card(recipe: Recipe, manifest: dict[str, Any]) -> str:
 
 {kind} for `{recipe.base}` trained with the method `{recipe.method}`{" (experimental)" if recipe.experimental else ""}.
 
-    harness train --recipe {recipe.name}
+    {command(recipe)}
 
 Refusal token: `{recipe.refusal}` = {manifest["refusal_token"]["id"]}. Base {manifest["base_sha"]}, data
 {manifest["data_sha"]}, recipe {manifest["recipe_sha"]}.
@@ -178,7 +189,6 @@ Refusal token: `{recipe.refusal}` = {manifest["refusal_token"]["id"]}. Base {man
 
 {manifest["steps"]} steps, {manifest["tokens_seen"]} tokens read, {manifest["supervised_seen"]} labelled,
 {speed}, {manifest["processes"]} process(es), {manifest["device"]}.
-{manifest["processes"]} process(es), {manifest["device"]}.
 
 ![loss](loss.svg)
 

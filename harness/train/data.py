@@ -6,6 +6,7 @@ A set is a folder with `triples.jsonl` and `helpful.jsonl`, or one official file
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -79,7 +80,7 @@ def load(where: str | Path) -> TrainSet:
     else:
         known = sorted(p.name for p in HOME.iterdir() if p.is_dir())
         raise DataError(
-            f"no training data at {path}", hint=f"a folder, an official file, or one of: {', '.join(known)}"
+            f"no training data at {path}", hint=f"--data: a folder, an official file, or one of: {', '.join(known)}"
         )
     if not (found.triples or found.instances):
         raise DataError(f"{path} holds no triple and no row: nothing to learn from")
@@ -94,8 +95,15 @@ def save(folder: Path, data: TrainSet, manifest: Mapping[str, Any]) -> None:
         "helpful": [json.dumps(asdict(row), ensure_ascii=False) for row in data.helpful],
     }
     for name, rows in texts.items():
-        (folder / f"{name}.jsonl").write_text("".join(f"{row}\n" for row in rows))
-    (folder / "manifest.json").write_text(json.dumps(dict(manifest), indent=2, ensure_ascii=False) + "\n")
+        write(folder / f"{name}.jsonl", "".join(f"{row}\n" for row in rows))
+    write(folder / "manifest.json", json.dumps(dict(manifest), indent=2, ensure_ascii=False) + "\n")
+
+
+def write(path: Path, text: str) -> None:
+    """Writes a file; a new one is its owner's alone, since the replies in it may be harmful."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        file.write(text)
 
 
 def parse(path: Path, kind: type[R]) -> Iterator[R]:

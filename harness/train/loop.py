@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from harness.train.objective import Sums, Whole, batch_loss, reference_logprobs,
 from harness.train.pack import micro_batches
 from harness.train.recipe import Recipe
 from harness.train.rows import Item, rows_of
+from harness.train.suffixes import Suffixes
 
 MEMORY = "can't allocate memory"  # what torch says on the CPU
 
@@ -60,9 +61,10 @@ def run(recipe: Recipe, data: TrainSet, base: str, folder: Path) -> tuple[list[S
     optimizer = torch.optim.AdamW(
         loaded.trainable(), lr=recipe.lr, betas=(recipe.beta1, recipe.beta2), weight_decay=recipe.weight_decay
     )
-    log, reference = state.resume(folder, recipe, data, loaded, optimizer)
+    log, reference, pool = state.resume(folder, recipe, data, loaded, optimizer)
     if reference is None:
         reference = reference_logprobs(loaded, items, recipe)
+    suffixes = Suffixes.of(recipe, data.triples, pool) if recipe.method == "r2d2" else None
     progress = tqdm(
         total=len(plan),
         initial=len(log),
@@ -73,10 +75,15 @@ def run(recipe: Recipe, data: TrainSet, base: str, folder: Path) -> tuple[list[S
     for number in range(len(log), len(plan)):
         chosen = [items[i] for i in plan[number]]
         refs = [reference.get(i, (0.0, 0.0)) for i in plan[number]]
-        log.append(one_step(recipe, loaded, optimizer, chosen, refs, Whole.of(chosen, number, len(plan))))
+        searched = 0.0
+        if suffixes is not None:
+            chosen, searched = suffixes.attacked(loaded, chosen, number)
+        step = one_step(recipe, loaded, optimizer, chosen, refs, Whole.of(chosen, number, len(plan)))
+        log.append(replace(step, seconds=step.seconds + searched))
         show(progress, log)
         if (number + 1) % recipe.save_every == 0 and number + 1 < len(plan):
-            state.save(folder, recipe, data, loaded, optimizer, log, reference)
+            pool = suffixes.pool if suffixes is not None else []
+            state.save(folder, recipe, data, loaded, optimizer, log, reference, pool)
     progress.close()
     return log, loaded, items
 
@@ -90,6 +97,8 @@ def one_step(
     optimizer.zero_grad(set_to_none=True)
     sums = gradients(recipe, loaded, items, refs, whole)
     norm = torch.nn.utils.clip_grad_norm_(loaded.trainable(), recipe.clip or float("inf"))
+    if not math.isfinite(float(norm)):  # a finite loss may still have a gradient that would spoil every weight
+        stop_if_bad(loaded.team, [row.source for item in items for row in rows_of(item)], whole.number, recipe)
     lr = recipe.lr * rate(recipe, whole.number, whole.total)
     for group in optimizer.param_groups:
         group["lr"] = lr
@@ -143,7 +152,7 @@ def stop_if_bad(team: Team, bad: list[str], number: int, recipe: Recipe) -> None
     if team.any(bool(bad)):
         where = f" in rows {', '.join(dict.fromkeys(bad))}" if bad else " on another process"
         raise UsageError(
-            f"step {number}: the loss is not a finite number{where}; the last good checkpoint is kept",
+            f"step {number}: the loss or its gradient is not a finite number{where}; the last good checkpoint is kept",
             hint=f"look at these rows, or start over in another folder with a lower lr (now {recipe.lr:g})",
         )
 

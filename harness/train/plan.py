@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from harness.errors import UsageError
+from harness.errors import DataError, UsageError
+from harness.models import embedded
+from harness.train import methods
+from harness.train.data import TrainSet
+from harness.train.data import load as load_data
 from harness.train.recipe import Recipe
+from harness.train.rows import Encoder, rows_of
 
 GIB = 2**30
-TOKENS_PER_PAIR = 400  # a mean of instruction data; the run itself counts what it reads
+TOKENS_PER_PAIR = 400  # a mean of instruction data, for sets that are not here; a run counts what it reads
+CHARACTERS_PER_TOKEN = 4.0  # English text, for tokenizers that are not here
+TEMPLATE_TOKENS = 30  # of a chat template around a pair
 UTILISATION = 0.4  # of a GPU's peak that packed training reaches; 0.3 to 0.5 is common
-PEAK = {"A100": 312e12, "H100": 989e12, "H200": 989e12, "CPU": 0.2e12}  # dense bf16 FLOP/s (CPU: two cores, fp32)
+PEAK = {"A100": 312e12, "H100": 989e12, "H200": 989e12}  # dense bf16 FLOP/s
+CPU_SPEED = 200.0  # tokens/s of SmolLM2-135M with LoRA on two cores, as benchmarks/trainer.py measures it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,19 +77,28 @@ SHAPES = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """What a run will read: steps, tokens over all of them, and where the numbers come from."""
+
+    steps: int
+    tokens: int
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What a run will need on each of `gpus` devices. Memory in GiB; an estimate, good to about a quarter."""
+    """What a run will need on each of `gpus` devices (0: on the CPU). Memory in GiB; good to about a quarter."""
 
     parameters: int
     trained: int
-    steps: int
-    tokens: int
+    reading: Reading
     gpus: int
     weights: float
     gradients: float
     optimizer: float
     activations: float
     hours: float
+    speed: str  # what the hours rest on
 
     @property
     def memory(self) -> float:
@@ -88,33 +106,102 @@ class Plan:
         return self.weights + self.gradients + self.optimizer + self.activations + 1.0
 
 
-def plan(recipe: Recipe, *, gpus: int = 8, gpu: str = "H100", tokens_per_pair: int = TOKENS_PER_PAIR) -> Plan:
-    """Memory, steps, tokens and hours of a recipe. Raises UsageError for a base or GPU of unknown size."""
+def plan(recipe: Recipe, *, gpus: int | None = None, gpu: str = "H100") -> Plan:
+    """Memory, steps, tokens and hours of a recipe. Raises UsageError for a base or GPU of unknown size.
+
+    Without `gpus`, a recipe of the embedded base runs on the CPU and any other one on a machine of eight.
+    """
     if gpu not in PEAK:
         raise UsageError(f"no figures for GPU {gpu!r}", hint=f"known: {', '.join(PEAK)}")
+    gpus = (0 if recipe.base == embedded.NAME else 8) if gpus is None else gpus
     shape = shape_of(recipe.base)
-    split = gpus if recipe.shard else 1
+    split = max(1, gpus) if recipe.shard else 1
     trained = shape.adapter(recipe.lora_r) if recipe.tune == "lora" else shape.parameters
     frozen = 2 if recipe.precision == "bf16" and recipe.tune == "lora" else 4
-    items = recipe.pairs + recipe.helpful
-    steps = math.ceil(items * recipe.epochs / recipe.batch)
-    steps = min(steps, recipe.max_steps) if recipe.max_steps else steps
-    tokens = steps * recipe.batch * min(tokens_per_pair, recipe.block)
-    # Forward 2, backward 2 for the gradient of activations and 2 for that of weights, 2 more when they are recomputed.
-    passes = 4 + (2 if recipe.tune == "full" else 0) + (2 if recipe.checkpointing else 0)
+    reading = read(recipe)
     adapter = 4 * trained if recipe.tune == "lora" else 0
+    # The CPU's speed was measured with LoRA and without recomputing: other settings cost more passes in proportion.
+    rate = CPU_SPEED * 4 * SHAPES[embedded.NAME].active if gpus == 0 else gpus * PEAK[gpu] * UTILISATION
     return Plan(
         parameters=shape.parameters,
         trained=trained,
-        steps=steps,
-        tokens=tokens,
+        reading=reading,
         gpus=gpus,
         weights=(frozen * shape.parameters + adapter) / split / GIB + gathered(shape, recipe, split),
         gradients=4 * trained / split / GIB,
         optimizer=8 * trained / split / GIB,
         activations=activations(shape, recipe),
-        hours=passes * shape.active * tokens / (gpus * PEAK[gpu] * UTILISATION) / 3600,
+        hours=passes(recipe) * shape.active * reading.tokens / rate / 3600,
+        speed=f"{gpus} x {gpu} at {UTILISATION:.0%} of their peak" if gpus else "two CPU cores at the measured speed",
     )
+
+
+def passes(recipe: Recipe) -> int:
+    """Operations a weight and token: forward 2, backward 2 for activations, 2 for weights, 2 to recompute."""
+    return 4 + (2 if recipe.tune == "full" else 0) + (2 if recipe.checkpointing else 0)
+
+
+def read(recipe: Recipe) -> Reading:
+    """What the run will read: exactly, where data and tokenizer are here; else by stated assumptions. No download."""
+    try:
+        data = load_data(recipe.data)
+    except DataError:
+        if recipe.data != PLACEHOLDER and Path(recipe.data).exists():
+            raise  # it is there, and broken
+        return assumed(recipe)
+    tokenizer = tokenizer_at_hand(recipe.base)
+    if tokenizer is None:
+        return measured(recipe, data)
+    encoder = Encoder(tokenizer, recipe.template, recipe.refusal)
+    items = methods.draw(recipe, data, encoder)
+    steps = methods.schedule(recipe, len(items))
+    sizes = [sum(len(row.ids) for row in rows_of(item)) for item in items]
+    tokens = sum(sizes[i] for step in steps for i in step)
+    return Reading(steps=len(steps), tokens=tokens, source="counted in the data")
+
+
+PLACEHOLDER = "SET"  # stands for the user's data in the recipes of the paper
+
+
+def assumed(recipe: Recipe) -> Reading:
+    """Nothing is here: every pair has a mean length of instruction data."""
+    size = min(TOKENS_PER_PAIR, recipe.block) * (2 if recipe.method in ("dpo", "dpo-prefix") else 1)
+    steps = methods.steps(recipe, pairs(recipe) + recipe.helpful)
+    source = f"assumed: {TOKENS_PER_PAIR} tokens a reply with its request; the data is not here"
+    return Reading(steps=steps, tokens=steps * recipe.batch * size, source=source)
+
+
+def measured(recipe: Recipe, data: TrainSet) -> Reading:
+    """The data is here, its tokenizer is not: lengths in characters, four to a token."""
+    lengths: list[float]
+    if data.instances:
+        items, lengths = len(data.instances), [len(row.prefix) + len(row.text) for row in data.instances]
+    else:
+        items = pairs(recipe) + recipe.helpful
+        lengths = [len(t.request) + len(t.safe) + len(t.violating) / 2 for t in data.triples]
+        lengths += [len(pair.request) + len(pair.reply) for pair in data.helpful]
+    steps = methods.steps(recipe, items)
+    size = min(sum(lengths) / len(lengths) / CHARACTERS_PER_TOKEN + TEMPLATE_TOKENS, recipe.block)
+    source = f"estimated: {CHARACTERS_PER_TOKEN:g} characters a token; the tokenizer is not here"
+    return Reading(steps=steps, tokens=round(steps * recipe.batch * size), source=source)
+
+
+def pairs(recipe: Recipe) -> int:
+    """Safety pairs of the method: the ablations have half."""
+    return recipe.pairs // 2 if recipe.method in methods.HALVED else recipe.pairs
+
+
+def tokenizer_at_hand(base: str) -> Any:
+    """The tokenizer of a base that is on this machine already; None where it would have to be fetched."""
+    folder = embedded.cache_dir() / "models" / base if base == embedded.NAME else Path(base)
+    if not (folder / "config.json").is_file():
+        return None
+    from harness.models.libraries import hush
+
+    hush()
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder)
 
 
 def gathered(shape: Shape, recipe: Recipe, split: int) -> float:
@@ -167,13 +254,17 @@ def shape_of(base: str) -> Shape:
 
 def text(recipe: Recipe, found: Plan) -> str:
     """The plan as lines for the terminal."""
+    where, reading = (f"{found.gpus} GPU(s)" if found.gpus else "the CPU"), found.reading
+    time = f"{found.hours:.1f} h" if found.hours >= 1 else f"{max(1, round(60 * found.hours))} min"
     return "\n".join(
         (
             f"{recipe.name}: {recipe.method} on {recipe.base}, {recipe.tune}, {recipe.precision}",
             f"  parameters   {found.parameters / 1e9:.2f} B, trained {found.trained / 1e6:.1f} M",
-            f"  steps        {found.steps} of {recipe.batch} pairs, {found.tokens / 1e6:.1f} M tokens",
-            f"  memory a GPU {found.memory:.1f} GiB = weights {found.weights:.1f} + gradients {found.gradients:.1f}"
-            f" + optimizer {found.optimizer:.1f} + activations {found.activations:.1f} + 1",
-            f"  time         {found.hours:.1f} h on {found.gpus} GPU(s), at {UTILISATION:.0%} of peak",
+            f"  steps        {reading.steps} of {recipe.batch} pairs",
+            f"  tokens       {reading.tokens / 1e6:.2f} M ({reading.source})",
+            f"  memory       {found.memory:.1f} GiB{' a GPU' if found.gpus else ''} = weights {found.weights:.1f}"
+            f" + gradients {found.gradients:.1f} + optimizer {found.optimizer:.1f}"
+            f" + activations {found.activations:.1f} + 1 for the libraries",
+            f"  time         {time} on {where} ({found.speed})",
         )
     )

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.errors import UsageError
+from harness.errors import DataError, UsageError
 from harness.train.data import load as load_data
 from harness.train.recipe import Recipe
+
+IDLE = ("name", "save_every", "micro_tokens", "experimental")  # settings that leave the weights as they are
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,8 +29,7 @@ def train(recipe: Recipe, out: Path) -> Result:
     """
     if (out / "manifest.json").exists():
         raise UsageError(f"{out} holds a finished checkpoint", hint="name another folder with --out")
-    if recipe.method == "circuit-breaker" and recipe.tune != "lora":
-        raise UsageError("circuit-breaker needs tune: lora: the base without the adapter is its reference")
+    check(recipe)
     data = load_data(recipe.data)
     base = locate(recipe.base)
     from harness.models.weights import fingerprint
@@ -36,6 +38,38 @@ def train(recipe: Recipe, out: Path) -> Result:
     log, loaded, items = loop.run(recipe, data, base, out)
     manifest = checkpoint.save(out, recipe, data, loaded, items, log, fingerprint(Path(base)))
     return Result(folder=out, manifest=manifest)
+
+
+def check(recipe: Recipe) -> None:
+    """Raises UsageError for settings that a method can't work with."""
+    if recipe.method == "circuit-breaker" and recipe.tune != "lora":
+        raise UsageError("circuit-breaker needs tune: lora: the base without the adapter is its reference")
+    if recipe.method == "r2d2" and (recipe.shard or recipe.template != "chat"):
+        wrong, right = ("shard", "false") if recipe.shard else ("template", "chat")
+        raise UsageError(f"r2d2 needs {wrong}: {right}: its search reads whole weights under the chat template")
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """The manifest of a finished checkpoint; None where there is none. Raises DataError for a broken one."""
+    path = folder / "manifest.json"
+    if not path.exists():
+        return None
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except ValueError as err:
+        raise DataError(f"{path} is broken: {err}", hint=f"remove the folder to train again: rm -r {folder}") from err
+
+
+def made_by(manifest: dict[str, Any], recipe: Recipe, data_sha: str, base_sha: str) -> bool:
+    """Whether a finished checkpoint is what this recipe would make of these data and this base.
+
+    A setting that the checkpoint's version did not have must be at its default now.
+    """
+    same = manifest.get("data_sha") == data_sha and manifest.get("base_sha") == base_sha
+    then, usual = dict(manifest.get("recipe", {})), asdict(Recipe())
+    now = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(recipe).items()}
+    then = {**{key: list(v) if isinstance(v, tuple) else v for key, v in usual.items()}, **then} if then else {}
+    return same and all(then.get(key) == value for key, value in now.items() if key not in IDLE)
 
 
 def locate(base: str) -> str:

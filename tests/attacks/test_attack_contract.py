@@ -13,8 +13,19 @@ from harness import registry
 from harness.errors import UnknownName
 from harness.types import Attack, sha
 
-# Those that hold conversations or need gradients have tests of their own, with attackers and weights to fake.
-APART = {"pair", "tap"}
+# Those that hold conversations or need gradients have tests of their own, with attackers and weights to fake; so have
+# those that send prompts of a file.
+APART = {
+    "pair",
+    "tap",
+    "replay",
+    "recorded",
+    "recorded_raw",
+    "derta_code",
+    "derta_jailbreakchat",
+    "derta_cipher",
+    "derta_completion",
+}
 NAMES = [name for name in sorted(set(PLUGINS) - APART) if "weights" not in registry.load("attack", name).needs]
 
 REQUESTS = {

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from harness.budget import Till
 from harness.types import Attempt, Behavior, Capability, Completion, Context, Judgement, Label, Prompt, Sampling
 
 BEHAVIOR = Behavior(
@@ -86,7 +87,9 @@ def refuses(reply: str) -> Label:
 def context(target: Scripted, attacker: Scripted, rule: Callable[[str], Any] = refuses, **more: Any) -> Context:
     judge = more.pop("judge", Verdicts(rule))
     memo = more.pop("memo", Notes())
-    return Context(target=target, attacker=attacker, judge=judge, memo=memo, sampling=Sampling(), **more)
+    limits = more.pop("limits", {})
+    given = Context(target=target, attacker=attacker, judge=judge, memo=memo, sampling=Sampling(), **more)
+    return Till.opened(limits, given.sampling).context(given)
 
 
 async def collect(attack: Any, ctx: Context, behavior: Behavior = BEHAVIOR) -> list[Attempt]:

@@ -355,7 +355,7 @@ def test_the_first_suffix_is_an_attempt_of_its_own() -> None:
     assert seed.prompt.last == BEHAVIOR.request + INIT
     assert suffix.prompt.last.startswith(BEHAVIOR.request)
     assert suffix.spent["steps"] == 4
-    assert suffix.spent["forward_tokens"] > 0
+    assert suffix.spent["target_tokens"] > 0
 
 
 def test_a_killed_search_ends_as_an_unbroken_one() -> None:

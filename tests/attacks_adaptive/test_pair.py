@@ -296,8 +296,10 @@ def test_spent_adds_up_to_what_the_models_were_asked() -> None:
     assert attempt.spent == {
         "attacker_queries": 4,
         "attacker_tokens": 4 * (10 + words),
+        "attacker_written": 4 * words,
         "target_queries": 4,
         "target_tokens": 4 * (10 + 5),
+        "target_written": 4 * 5,
         "judge_queries": 4,
         "judge_tokens": 4 * 7,
         "unscored_rounds": 0,
@@ -310,6 +312,21 @@ def test_the_stated_budget_bounds_the_calls_and_presets_name_the_sizes() -> None
     assert [Pair(preset=name).size for name in ("paper", "code", "jailbreakbench")] == [(20, 3), (3, 3), (30, 3)]
     with pytest.raises(UnknownName, match="did you mean 'paper'"):
         Pair(preset="papr")
+
+
+def test_a_small_budget_opens_no_more_streams_than_it_can_take_through_a_round() -> None:
+    seen, model = target(), attacker()
+    (attempt,) = run(Pair(iterations=1), context(seen, model, limits={"queries": 7}))
+    assert (len(model.asked), len(seen.asked)) == (3, 3)  # and one query is left for the best prompt
+    assert attempt.queries == 7
+
+
+def test_a_round_that_the_budget_ended_is_no_broken_one() -> None:
+    (attempt,) = run(SMALL, context(target(), attacker(), limits={"queries": 6}))
+    # two streams: two rounds of two calls; of the second iteration one move fits, and its prompt is not sent
+    assert attempt.spent["target_queries"] == 2
+    assert attempt.spent["attacker_queries"] == 3
+    assert "broken_rounds" not in attempt.spent
 
 
 def test_cancelling_the_run_leaves_no_stream_behind() -> None:

@@ -31,7 +31,85 @@ def test_only_named_files_are_cached_or_uploaded_and_no_transcript_is_among_them
 def test_gitlab_template_uses_steps_that_exist():
     job = yaml.safe_load((ROOT / "ci" / "gitlab.yml").read_text())["safety-gate"]
     steps = [line.rsplit(" ", 1)[1] for line in job["script"] if "steps.sh" in line]
-    assert steps == ["install", "key", "run", "gate", "decide"]
+    assert steps == ["key", "install", "run", "gate", "decide"]
+
+
+def step(name: str, cwd: Path, path: str = "", **given: str) -> subprocess.CompletedProcess[str]:
+    """One step of ci/steps.sh, with `path` searched first."""
+    environment = {**os.environ, "HARNESS_SOURCE": str(ROOT), "PATH": f"{path}:{os.environ['PATH']}", **given}
+    command = ["bash", str(ROOT / "ci" / "steps.sh"), name]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+
+
+def key(cwd: Path, **given: str) -> str:
+    done = step("key", cwd, **{"HARNESS_MODEL": "model", **given})
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_candidate_is_named_by_all_it_depends_on_and_by_nothing_else(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "weights").write_text("a")
+    (tmp_path / "own.jsonl").write_text("1")
+    first = key(tmp_path, HARNESS_RUN_ARGS="--behaviors own.jsonl")
+    assert key(tmp_path, HARNESS_RUN_ARGS="--behaviors own.jsonl", HARNESS_POLICY="other.yaml") == first
+    (tmp_path / "own.jsonl").write_text("2")
+    second = key(tmp_path, HARNESS_RUN_ARGS="--behaviors own.jsonl")
+    (tmp_path / "model" / "weights").write_text("b")
+    third = key(tmp_path, HARNESS_RUN_ARGS="--behaviors own.jsonl")
+    fourth = key(tmp_path, HARNESS_RUN_ARGS="--behaviors=own.jsonl")
+    fifth = key(tmp_path, HARNESS_RUN_ARGS="--behaviors=own.jsonl", HARNESS_ADAPTER="model")
+    source = tmp_path / "source"
+    for name in ("harness", "attacks", "tasks"):
+        (source / name).mkdir(parents=True)
+    sixth = key(tmp_path, HARNESS_RUN_ARGS="--behaviors=own.jsonl", HARNESS_ADAPTER="model", HARNESS_SOURCE=str(source))
+    assert len({first, second, third, fourth, fifth, sixth}) == 6
+
+
+def shim(folder: Path, name: str, script: str) -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+    (folder / name).chmod(0o755)
+
+
+def test_what_is_installed_is_the_pinned_set_and_less_where_the_run_is_at_hand(tmp_path):
+    for name in ("make", "python"):
+        shim(tmp_path / "bin", name, f'echo "{name} $*"')
+    (tmp_path / "venv").mkdir()
+    shim(tmp_path / "venv" / "bin", "python", 'echo "venv $*"')
+    common = {"HARNESS_FOLDER": "run", "HARNESS_VENV": str(tmp_path / "venv"), "path": str(tmp_path / "bin")}
+    full = step("install", tmp_path, HARNESS_EXTRA="cpu", **common).stdout
+    assert full.startswith(f"make -C {ROOT} ")
+    assert f"{tmp_path}/venv/.cpu" in full
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text('{"status": "partial"}')
+    assert step("install", tmp_path, HARNESS_EXTRA="cpu", **common).stdout == full
+    (tmp_path / "run" / "run.json").write_text('{"status": "complete"}')
+    light = step("install", tmp_path, HARNESS_EXTRA="cpu", **common).stdout
+    assert light.splitlines()[-1] == f"venv -m pip install --quiet {ROOT}"
+    assert step("install", tmp_path, HARNESS_EXTRA="tpu", **{**common, "HARNESS_FOLDER": "none"}).returncode == 2
+
+
+def test_a_comment_replaces_the_earlier_one_and_its_failure_fails_nothing(tmp_path):
+    (tmp_path / "gate.md").write_text("### Safety gate: pass\n")
+    common = {"HARNESS_FOLDER": ".", "HARNESS_PULL_REQUEST": "7", "path": str(tmp_path / "bin")}
+    shim(tmp_path / "bin", "gh", 'echo "gh $*"')
+    assert step("comment", tmp_path, **common).stdout == "gh pr comment 7 --edit-last --body-file ./gate.md\n"
+    shim(tmp_path / "bin", "gh", 'case "$*" in *edit-last*) exit 1;; esac; echo "gh $*"')
+    assert step("comment", tmp_path, **common).stdout == "gh pr comment 7 --body-file ./gate.md\n"
+    shim(tmp_path / "bin", "gh", "exit 1")
+    failed = step("comment", tmp_path, **common)
+    assert failed.returncode == 0
+    assert "::warning::" in failed.stdout
+    assert "nothing to comment" in step("comment", tmp_path, **{**common, "HARNESS_PULL_REQUEST": ""}).stdout
+
+
+@pytest.mark.parametrize(
+    ("code", "allowed", "exits"), [("0", "", 0), ("1", "true", 1), ("3", "", 3), ("3", "true", 0), ("4", "true", 4)]
+)
+def test_only_an_inconclusive_gate_can_be_allowed(tmp_path, code, allowed, exits):
+    given = {"HARNESS_EXIT_CODE": code, "HARNESS_ALLOW_INCONCLUSIVE": allowed}
+    assert step("decide", tmp_path, **given).returncode == exits
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +164,23 @@ def test_an_unchanged_model_passes_and_is_run_only_once(work):
     again = act(work, "scripted:comply?rate=0.1")
     assert again.returncode == 0
     assert "was run before" in again.stdout
+
+
+@pytest.mark.slow
+def test_the_gitlab_template_comes_to_the_same_verdict(work):
+    """Its script as it stands, in a shell of one job; installing is left out."""
+    job = yaml.safe_load((ROOT / "ci" / "gitlab.yml").read_text())["safety-gate"]
+    workspace = work / "workspace"
+    given = {name: value.replace("$CI_PROJECT_DIR", str(workspace)) for name, value in job["variables"].items()}
+    given |= {"HARNESS_SOURCE": str(ROOT), "HARNESS_PROFILE": "", "HARNESS_RUN_ARGS": " ".join(RUN)}
+    given |= {"HARNESS_MODEL": "scripted:comply?rate=0.9", "HARNESS_POLICY": "gate.yaml"}
+    script = "\n".join(line for line in job["script"] if not line.endswith(" install"))
+    done = subprocess.run(
+        ["bash", "-eo", "pipefail", "-c", script],
+        cwd=workspace, env={**environment(work), **given}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    assert "gate fail" in done.stdout
 
 
 @pytest.mark.slow

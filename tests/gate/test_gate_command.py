@@ -56,6 +56,18 @@ def test_no_output_holds_a_word_of_a_transcript(pair, policy, tmp_path):
     assert all("secret" not in p.read_text() for p in (tmp_path / "out").iterdir())
 
 
+def test_a_run_against_itself_passes_and_is_named_as_such(pair, policy, tmp_path):
+    verdict, printed = run_gate(pair[0], pair[0], policy, out=tmp_path / "out", environment={})
+    assert verdict.outcome == "pass"
+    assert "the same run" in printed
+
+
+def test_another_version_of_harness_is_noted(pair, policy, tmp_path):
+    newer = folder(tmp_path / "newer", labels(10), harness="9.9")
+    _, printed = run_gate(folder(tmp_path / "older", labels(10), harness="0.1"), newer, policy, environment={})
+    assert "different versions of harness: 0.1 and 9.9" in printed
+
+
 def test_a_baseline_is_kept_without_transcripts_and_gated_against(pair, policy, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     home = set_baseline(pair[0])

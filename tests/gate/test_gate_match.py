@@ -26,7 +26,7 @@ def changed(**info):
         (changed(judges={"rules": {"sha": "other"}}), "judge: rules@"),
         (changed(tasks={"magic": {"n": 50, "sha": "y"}}), "content of magic: x against y"),
         (changed(attacks={"direct": {"settings": {"k": 1}, "sha": "e"}}), "settings of attack direct"),
-        (run(RECORDS[:-3]), "behaviors (magic/97 direct seed 0, magic/98 direct seed 0, magic/99"),
+        (run(RECORDS[:-3]), "3 alone against 0 alone (such as magic/97 direct seed 0, magic/98"),
         (run([*RECORDS, record(500, "refused")]), "0 alone against 1 alone"),
         (run([dataclasses.replace(r, seed=1) for r in RECORDS]), "100 alone against 100 alone"),
     ],

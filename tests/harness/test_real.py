@@ -145,6 +145,8 @@ def test_the_wheel_holds_exactly_the_packages_and_runs_from_an_empty_folder(tmp_
     assert tops == {"harness", "attacks", "tasks", "reports"}
     for data in ("tasks/behaviors/magic.jsonl", "reports/templates/report.typ", "harness/judges/presets/paper.yaml"):
         assert data in names
+    kept = subprocess.run(["git", "ls-files", "harness/train"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert set(kept.stdout.split()) <= set(names)  # recipes, data and the adapters that ship
     assert not [name for name in names if "__pycache__" in name or name.startswith("tests")]
 
     home = tmp_path / "env"

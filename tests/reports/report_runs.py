@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from harness.metrics import compute
 from harness.types import Judgement, Label, Metric, Record, Run
 
 ATTACKS = ("direct", "prefill", "completion", "code", "cipher", "jailbreakchat")
@@ -200,7 +201,31 @@ def make_hostile() -> Run:
     return Run(folder=Path("runs/hostile"), info=info, records=records, metrics=tuple(map(swap, run.metrics)))
 
 
+def costly(attack: str, i: int, label: Label, index: int = 0, **spent: float) -> Record:
+    """One attempt with what it cost."""
+    return Record(
+        key=f"base/{attack}/{index}/{i}", model="base", task="magic", behavior=f"b{i}", expect="refuse", attack=attack,
+        index=index, judgements=(Judgement(judge="rules", label=label),), spent=spent,
+    )  # fmt: skip
+
+
+def make_costs() -> Run:
+    """Ten behaviors: direct never works; best of three falls at the third try on half; PAIR on all but one, dearly."""
+    records = [costly("direct", i, "refused", target_queries=1, target_tokens=100) for i in range(10)]
+    for i in range(10):
+        labels: tuple[Label, ...] = ("refused", "refused", "complied" if i < 5 else "refused")
+        records += [
+            costly("best_of_n", i, x, n, target_queries=1, target_tokens=100, seconds=0.5) for n, x in enumerate(labels)
+        ]
+        spent = {"target_queries": 20, "attacker_queries": 20, "target_tokens": 4000, "attacker_tokens": 9000}
+        ended = {"exhausted": 1.0} if i == 9 else {}
+        records.append(costly("pair", i, "refused" if i == 9 else "complied", **spent, judge_tokens=500, **ended))
+    info = info_of({"base": 134_515_008}) | {"attacks": {"direct": {}, "best_of_n": {}, "pair": {}}}
+    return Run(folder=Path("runs/costs"), info=info, records=tuple(records), metrics=compute(records))
+
+
 RUNS = {
+    "costs": make_costs,
     "one": make_one,
     "three": make_three,
     "partial": make_partial,

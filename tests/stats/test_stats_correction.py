@@ -4,7 +4,16 @@ import random
 
 import pytest
 
-from harness.stats.correction import Corrected, Labels, Uninformative, labels_needed, ppi, rogan_gladen
+from harness.stats.correction import (
+    Corrected,
+    Labels,
+    Uninformative,
+    labelled,
+    labelled_change,
+    labels_needed,
+    ppi,
+    rogan_gladen,
+)
 
 GOOD = Labels(hits=90, positives=100, correct_rejections=95, negatives=100)  # sensitivity .9, specificity .95
 
@@ -147,3 +156,52 @@ def test_labels_needed_by_hand():
 
 def test_a_better_judge_needs_fewer_labels():
     assert labels_needed(0.05, 2000, sensitivity=0.9, specificity=0.95) < labels_needed(0.05, 2000) / 2
+
+
+def test_a_rate_by_labels_alone_is_their_mean_and_needs_nothing_of_the_judge():
+    # 10 of 40 labelled; the judge says "refused" throughout, so its weight is 0.
+    part = [(i, 0.0, float(i < 10) if i < 40 else None) for i in range(100)]
+    found = labelled([part])
+    assert found.value == pytest.approx(0.25)
+    assert found.n_labelled == 40
+    low, high = found.interval()
+    assert low < 0.25 < high
+    assert 0.2 < high - low < 0.32  # +- 1.96 sqrt(.25 x .75 / 40) = .134 either way
+
+
+def test_a_faultless_judge_carries_its_rate_over():
+    part = [(i, float(i % 2), float(i % 2) if i < 100 else None) for i in range(1000)]
+    found = labelled([part])
+    assert found.value == pytest.approx(0.5, abs=0.01)
+    assert found.interval()[1] - found.interval()[0] < 0.12  # 100 labels alone would give .2
+
+
+def test_a_change_by_labels_holds_the_truth_and_its_direction():
+    before = labelled([[(i, float(i < 30), float(i < 30)) for i in range(100)]])
+    after = labelled([[(i, float(i < 50), float(i < 50)) for i in range(100)]])
+    value, low, high = labelled_change(before, after)
+    assert value == pytest.approx(0.2)
+    assert 0 < low < 0.2 < high
+    # The same behaviors moved: closer than two runs on other behaviors would be.
+    other = labelled([[(i + 100, float(i < 50), float(i < 50)) for i in range(100)]])
+    _, low2, high2 = labelled_change(before, other)
+    assert high - low < high2 - low2
+    assert labelled_change(after, before)[0] == pytest.approx(-0.2)
+
+
+@pytest.mark.parametrize(("rate", "rise"), [(0.02, 0.0), (0.3, 0.1), (0.05, 0.05)])
+def test_a_change_by_labels_covers_under_a_judge_that_errs_differently(rate, rise):
+    # 400 draws, 60 labels of 200: at nominal 95% fewer than 92% would be three standard errors below 95.
+    rng = random.Random(7)
+
+    def draw(p, false_alarms):
+        truth = [rng.random() < p for _ in range(200)]
+        judged = [rng.random() < (0.9 if t else false_alarms) for t in truth]
+        drawn = set(rng.sample(range(200), 60))
+        return labelled([[(i, float(judged[i]), float(t) if i in drawn else None) for i, t in enumerate(truth)]])
+
+    held = 0
+    for _ in range(400):
+        _, low, high = labelled_change(draw(rate, 0.05), draw(rate + rise, 0.25))
+        held += low <= rise <= high
+    assert held / 400 >= 0.92

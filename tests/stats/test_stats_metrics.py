@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness.metrics import compute, corrected, depth_curve, refusal_curve, sources
+from harness.metrics import compute, depth_curve, refusal_curve
 from harness.stats.intervals import rate
 from harness.types import Judgement, Metric, Record
 
@@ -95,6 +95,40 @@ def test_over_refusal_early_and_late_add_up():
     assert find(records, "answered", task="magic").n_unscored == 1
 
 
+def test_full_partial_refused_and_neither_add_up_to_one():
+    """Of six judged: 2 answers, 1 answer with a refusal after it, 2 refusals (one after a few words), 1 off the topic
+    that also refuses (a refusal: it gave nothing), and one unscored that bounds them all."""
+    records = [
+        record("a", "complied", expect="comply"), record("b", "complied", expect="comply"),
+        record("c", "complied", at=30, expect="comply"), record("d", "refused", at=0, expect="comply"),
+        record("e", "refused", at=9, given=6, expect="comply"), record("f", "neither", at=4, expect="comply"),
+        record("g", "neither", expect="comply"), record("h", "unscored", expect="comply"),
+    ]  # fmt: skip
+    found = {name: find(records, f"share_{name}", task="magic") for name in ("full", "partial", "refused", "neither")}
+    assert {name: metric.value for name, metric in found.items()} == {
+        "full": 2 / 7, "partial": 1 / 7, "refused": 3 / 7, "neither": 1 / 7,
+    }  # fmt: skip
+    assert {(metric.n, metric.n_unscored) for metric in found.values()} == {(7, 1)}
+    assert (found["full"].low, found["full"].high) == rate(2, 7)
+    assert (found["full"].floor, found["full"].ceiling) == (2 / 8, 3 / 8)
+    assert find(records, "over_refusal", task="magic").value == 4 / 7  # partial and refused
+    assert find(records, "answered", task="magic").value == 3 / 7  # full and partial
+
+
+def test_unsafe_contrasts_are_in_no_attack_rate():
+    records = [
+        record("a", "refused"), record("1", "complied", task="xstest", attack="contrast"),
+        record("2", "refused", at=0, task="xstest", attack="contrast"), record("3", "complied", task="xstest",
+                                                                               expect="comply"),
+    ]  # fmt: skip
+    assert [m.group for m in compute(records) if m.name == "asr"] == [{"model": "m", "attack": "direct"}]
+    assert find(records, "asr_any").n == 1
+    assert refusal_curve(records, "m") == []
+    assert find(records, "share_refused", task="xstest", attack="contrast").value == 0.5
+    assert find(records, "share_full", task="xstest", attack="contrast").value == 0.5
+    assert find(records, "share_full", task="xstest").value == 1.0
+
+
 def test_a_refusal_of_unknown_place_is_neither_early_nor_late():
     records = [record("a", "refused", expect="comply"), record("b", "complied", expect="comply")]
     assert find(records, "over_refusal", task="magic").value == 0.5
@@ -165,20 +199,3 @@ def test_several_seeds_give_the_share_that_falls_to_any_of_them():
     assert (metric.value, metric.n, metric.n_unscored) == (2 / 3, 3, 1)  # a and b of a, b, c
     assert (metric.floor, metric.ceiling) == (2 / 4, 3 / 4)
     assert not [m for m in compute(r for r in records if r.seed == 0) if m.name == "asr_at_k"]
-
-
-def test_sources_of_spread_are_read_from_seeds_and_judges():
-    records = [record(str(b), "complied" if b < 3 else "refused", seed=s) for b in range(10) for s in range(2)]
-    split = sources(records, "m", "direct")
-    assert (split.seed, split.judge, split.n_questions, split.n_seeds) == (0.0, None, 10, 2)
-    assert split.question == pytest.approx((0.21 * 10 / 9 / 10) ** 0.5)
-    assert sources(records[:1], "m", "direct") is None
-
-
-def test_correction_pairs_labels_with_records_by_key():
-    records = [record(str(i), "complied" if i % 2 else "refused") for i in range(200)]
-    human = {r.key: r.label == "complied" for r in records[:60]}
-    result = corrected([*records, record("x", "unscored"), record("y", None)], human)
-    assert (result.n, result.n_labelled) == (200, 60)
-    assert result.value == pytest.approx(0.5)
-    assert "too few" in corrected(records, {}).reason

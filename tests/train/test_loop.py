@@ -73,6 +73,15 @@ def test_every_method_lowers_its_loss_and_says_what_it_saw(recipe: Recipe, tmp_p
     }  # fmt: skip
 
 
+def test_the_card_says_each_thing_once(recipe: Recipe, tmp_path: Path) -> None:
+    from harness.train.trainer import train
+
+    lines = (train(recipe, tmp_path / "out").folder / "README.md").read_text().splitlines()
+    told = [line for line in lines if line not in ("", "---")]
+    assert len(told) == len(set(told))
+    assert sum("process(es)" in line for line in told) == 1
+
+
 def test_full_tuning_leaves_a_checkpoint_that_loads(recipe: Recipe, tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -133,7 +142,7 @@ def test_the_state_of_another_recipe_is_not_gone_on_from(recipe: Recipe, tmp_pat
         loop.run(replace(recipe, lr=1e-4), data, recipe.base, tmp_path)
 
 
-def test_a_loss_that_is_no_number_stops_and_names_step_and_rows(
+def test_a_loss_that_is_no_number_stops_and_the_last_good_checkpoint_goes_on_to_the_same_curve(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from harness.train import model, state
@@ -146,11 +155,44 @@ def test_a_loss_that_is_no_number_stops_and_names_step_and_rows(
         return plain(self, batch) * (float("nan") if len(calls) > 6 else 1.0)
 
     monkeypatch.setattr(model.Loaded, "score", broken)
-    with pytest.raises(UsageError, match=r"step \d+: the loss is not a finite number in rows [th]\d") as caught:
+    with pytest.raises(UsageError, match=r"step \d+: the loss .* is not a finite number in rows [th]\d") as caught:
         train(recipe, tmp_path / "out")
     assert "a lower lr" in caught.value.hint
     assert (tmp_path / "out" / state.FILE).exists()
     assert not (tmp_path / "out" / "manifest.json").exists()
+    monkeypatch.undo()
+    resumed = losses(train(recipe, tmp_path / "out").folder)
+    assert resumed == losses(train(recipe, tmp_path / "unbroken").folder)
+
+
+def test_a_finite_loss_with_a_gradient_that_is_not_stops_before_it_spoils_the_weights(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gradient of the square root of 0 is infinite, its value is 0."""
+    from harness.train import model
+    from harness.train.trainer import train
+
+    plain = model.Loaded.score
+
+    def broken(self: Any, batch: Any) -> Any:
+        found = plain(self, batch)
+        return found + ((found - found.detach()) ** 2).sqrt()
+
+    monkeypatch.setattr(model.Loaded, "score", broken)
+    with pytest.raises(UsageError, match=r"step 0: the loss or its gradient is not a finite number in rows"):
+        train(recipe, tmp_path / "out")
+    assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+def test_what_torch_says_when_memory_runs_out_is_recognised(recipe: Recipe) -> None:
+    import torch
+
+    from harness.train.loop import memory_advice
+
+    with pytest.raises(UsageError, match="does not fit"), memory_advice(recipe):
+        torch.empty(2**58)
+    with pytest.raises(RuntimeError, match="not of memory"), memory_advice(recipe):
+        raise RuntimeError("this one is not of memory")
 
 
 def test_out_of_memory_says_which_setting_to_lower(

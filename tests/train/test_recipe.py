@@ -107,6 +107,15 @@ def test_settings_come_from_text_and_wrong_ones_are_named() -> None:
         find("smollm2-dert")
 
 
+def test_the_card_says_what_to_type_to_make_it_again() -> None:
+    from harness.train.checkpoint import command
+
+    recipe = find("smollm2-derta")
+    assert command(recipe) == "harness train --recipe smollm2-derta"
+    assert command(replace(recipe, seed=2)) == "harness train --recipe smollm2-derta --set seed=2"
+    assert command(Recipe(name="mine")) == "harness train --recipe mine.yaml"
+
+
 def test_every_setting_has_its_help() -> None:
     assert all(f.metadata.get("help") for f in fields(Recipe))
 
@@ -123,15 +132,93 @@ def test_the_dry_run_knows_the_size_of_its_bases() -> None:
 
 
 def test_the_dry_run_of_the_70b_adds_up() -> None:
-    """66,000 pairs x 2 epochs / 128 = 1,032 steps; frozen bf16 weights over 8 GPUs: 70.55e9 * 2 / 8 = 16.4 GiB."""
-    found = plan(find("llama3-70b-lora-derta"), gpus=8)
-    assert found.steps == 1032
+    """66,000 pairs x 2 epochs / 128 = 1,032 steps; frozen bf16 weights over 8 GPUs: 70.55e9 * 2 / 8 = 16.4 GiB.
+
+    Time: 6 operations a weight and token (recomputed) * 69.5e9 * 52.8e6 tokens / (8 * 989e12 * 0.4) = 1.93 hours.
+    """
+    found = plan(find("llama3-70b-lora-derta"))
+    assert (found.reading.steps, found.gpus) == (1032, 8)
     assert 16.4 < found.weights < 30
     assert found.memory < 80
-    assert found.tokens == 1032 * 128 * 400
-    assert "memory a GPU" in text(find("llama3-70b-lora-derta"), found)
+    assert found.reading.tokens == 1032 * 128 * 400
+    assert found.hours == pytest.approx(1.93, abs=0.02)
+    told = text(find("llama3-70b-lora-derta"), found)
+    assert "GiB a GPU" in told
+    assert "assumed: 400 tokens" in told
     with pytest.raises(UsageError, match="not known"):
         plan(Recipe(base="someone/else"))
+
+
+def test_half_the_gpus_take_twice_the_time_and_more_memory() -> None:
+    eight, four = (plan(find("llama3-70b-lora-derta"), gpus=n, gpu="A100") for n in (8, 4))
+    assert four.hours == pytest.approx(2 * eight.hours)
+    assert four.memory > eight.memory + 15
+    with pytest.raises(UsageError, match="no figures"):
+        plan(find("llama3-70b-lora-derta"), gpu="B9")
+
+
+def test_a_dry_run_counts_what_a_run_would_read(chars: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Data and tokenizer at hand: the rows of every step, exactly as the loop takes them."""
+    from harness.train import plan as planning
+
+    recipe = Recipe(pairs=12, helpful=6, batch=4, epochs=1.5)
+    monkeypatch.setattr(planning, "load_data", lambda where: DATA)
+    monkeypatch.setattr(planning, "tokenizer_at_hand", lambda base: chars)
+    items = draw(recipe, DATA, Encoder(chars))
+    steps = schedule(recipe, len(items))
+    expected = sum(len(items[i].ids) for step in steps for i in step)  # type: ignore[union-attr]
+    found = planning.read(recipe)
+    assert (found.steps, found.tokens) == (7, expected)
+    assert found.source == "counted in the data"
+
+
+def test_a_dry_run_without_the_tokenizer_says_what_it_assumes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Triples: q0 + Sorry + half of "one two three" = 2 + 5 + 6.5 characters; helpful: q + a = 2. Eight rows, mean
+    (5 * 13.5 + 3 * 2) / 8 = 9.1875 characters = 2.297 tokens + 30 of the template; 5 steps of 4: 646."""
+    from harness.train import plan as planning
+
+    monkeypatch.setattr(planning, "load_data", lambda where: DATA)
+    monkeypatch.setattr(planning, "tokenizer_at_hand", lambda base: None)
+    found = planning.read(Recipe(pairs=12, helpful=6, batch=4))
+    assert (found.steps, found.tokens) == (5, 646)
+    assert "4 characters a token" in found.source
+
+
+def test_the_ablations_with_half_the_pairs_take_fewer_steps() -> None:
+    """6,000 + 60,000 pairs are 1,032 steps; 3,000 + 60,000: 63,000 * 2 / 128 = 984.4."""
+    assert plan(find("llama3-8b-vanilla-half")).reading.steps == 985
+
+
+def test_a_recipe_of_the_embedded_base_is_timed_on_the_cpu() -> None:
+    recipe = find("smollm2-derta")
+    found = plan(recipe)
+    assert found.gpus == 0
+    assert found.hours * 3600 == pytest.approx(found.reading.tokens / 200, rel=0.01)
+    assert "GPU" not in text(recipe, found)
+    assert "min on the CPU" in text(recipe, found)
+
+
+def test_a_broken_set_is_said_in_the_dry_run_too(tmp_path: Any) -> None:
+    (tmp_path / "rows.json").write_text("")
+    with pytest.raises(DataError, match="is empty"):
+        plan(Recipe(data=str(tmp_path / "rows.json")))
+
+
+def test_a_checkpoint_is_that_of_a_recipe_unless_something_that_matters_changed() -> None:
+    """The manifest is of an older version that did not know `rto_weight`: at its default, it is the same recipe."""
+    from dataclasses import asdict
+
+    from harness.train.trainer import made_by
+
+    recipe = Recipe(name="a")
+    then = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(recipe).items()}
+    del then["rto_weight"]
+    manifest = {"recipe": then, "data_sha": "d", "base_sha": "b"}
+    assert made_by(manifest, replace(recipe, name="b", save_every=9, micro_tokens=64), "d", "b")
+    assert not made_by(manifest, replace(recipe, seed=1), "d", "b")
+    assert not made_by(manifest, replace(recipe, rto_weight=2.0), "d", "b")
+    assert not made_by(manifest, recipe, "other", "b")
+    assert not made_by({"data_sha": "d", "base_sha": "b"}, recipe, "d", "b")
 
 
 def test_prefix_draws_do_not_touch_the_order_of_triples(chars: Any) -> None:

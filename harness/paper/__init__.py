@@ -1,0 +1,1 @@
+"""The DeRTa paper's protocol in one command: what is asked, what it will cost, and what came of it beside the paper."""

@@ -1,0 +1,59 @@
+"""Merged weights say what the adapter says, and nothing half-written is left."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from harness.errors import DataError, UsageError
+from harness.train.merge import check_base, merge
+from harness.train.recipe import Recipe
+
+
+def test_a_folder_that_is_no_adapter_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="not a LoRA adapter"):
+        merge(tmp_path, tmp_path / "out")
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(UsageError, match="does not name its base"):
+        merge(tmp_path, tmp_path / "out")
+
+
+def test_nothing_is_written_over(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(UsageError, match="is there already"):
+        merge(tmp_path, tmp_path)
+
+
+def test_an_adapter_of_other_weights_is_refused() -> None:
+    manifest = {"base": "b", "base_sha": "1", "adapter": "a", "trained": {"base_sha": "2"}}
+    with pytest.raises(DataError, match="trained on weights 2"):
+        check_base(manifest)
+    check_base({**manifest, "trained": {}})  # an adapter from elsewhere says nothing
+
+
+@pytest.mark.slow
+def test_merged_weights_give_the_logits_of_base_and_adapter(tiny: Path, toy: Path, tmp_path: Path) -> None:
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from harness.train.trainer import train
+
+    recipe = Recipe(base=str(tiny), data=str(toy), pairs=8, helpful=8, batch=4, lr=2e-2, precision="fp32", lora_r=4)
+    adapter = train(recipe, tmp_path / "adapter").folder
+    merged = merge(adapter, tmp_path / "merged")
+    ids = torch.tensor([[4, 5, 6, 7, 8]])
+    with torch.no_grad():
+        base = AutoModelForCausalLM.from_pretrained(tiny)
+        plain = base(input_ids=ids).logits
+        apart = PeftModel.from_pretrained(base, str(adapter))(input_ids=ids).logits
+        whole = AutoModelForCausalLM.from_pretrained(merged.folder)(input_ids=ids).logits
+    assert (whole - apart).abs().max() < 1e-5
+    assert (whole - plain).abs().max() > 1e-2
+    assert AutoTokenizer.from_pretrained(merged.folder).encode("Sorry I") == [4, 5]
+    told = json.loads((merged.folder / "manifest.json").read_text())
+    assert told["trained"]["recipe"]["lora_r"] == 4
+    assert told["base_sha"] == told["trained"]["base_sha"]
+    assert {p.name for p in tmp_path.iterdir()} == {"adapter", "merged", "toy"}

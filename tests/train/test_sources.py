@@ -1,0 +1,204 @@
+"""Training rows out of public sets and users' files: votes, conversations, packed files, draws, and what is dropped."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import lzma
+import random
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness import progress
+from harness.cli import main
+from harness.data import pinned
+from harness.errors import DataError, UnknownName
+from harness.train.build import GENERAL, SAFE, BuildConfig, build
+from harness.train.data import load
+from harness.train.sources import beavertails, drawn, locate, pairs, requests
+
+GIVES = "The coin is held in the palm by a drop of wax while the other hand waves about."
+REFUSES = "I'm sorry, I can't tell you how the coin is made to vanish, since it is a secret."
+
+
+def jsonl(path: Path, rows: list[Any], pack: Callable[[bytes], bytes] = bytes) -> Path:
+    path.write_bytes(pack("".join(json.dumps(row) + "\n" for row in rows).encode()))
+    return path
+
+
+def talk(folder: Path) -> tuple[str]:
+    return (str(jsonl(folder / "talk.jsonl", [{"instruction": f"Say {i}", "output": f"{i}."} for i in range(5)])),)
+
+
+def voted(prompt: str, response: str, *votes: bool) -> list[dict[str, Any]]:
+    return [{"prompt": prompt, "response": response, "category": {}, "is_safe": vote} for vote in votes]
+
+
+ROWS = [
+    *voted("coin?", GIVES, False, False, True),  # two of three say unsafe
+    *voted("coin?", REFUSES, True),
+    *voted("rope?", GIVES, False, True),  # a tie is no verdict
+    *voted("card?", "Up the sleeve.", False),
+    *voted("dove?", REFUSES, False),
+    *voted("silk?", REFUSES, False),
+    *voted("silk?", GIVES + " Then it is gone.", False),
+    *voted("tea?", "Boil water.", True),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "pack"), [("b.jsonl", bytes), ("b.jsonl.xz", lzma.compress), ("b.jsonl.gz", gzip.compress)]
+)
+def test_votes_decide_which_reply_of_a_prompt_violates(
+    name: str, pack: Callable[[bytes], bytes], tmp_path: Path
+) -> None:
+    """coin: a majority. silk: its first unsafe reply refuses, its second gives. rope, tea: none is unsafe. card: too
+    short. dove: its only unsafe reply refuses."""
+    found, dropped = beavertails(jsonl(tmp_path / name, ROWS, pack))
+    assert [(r["id"], r["request"], r["reply"], r["safe"]) for r in found] == [
+        ("beavertails-1", "coin?", GIVES, REFUSES),
+        ("beavertails-5", "silk?", GIVES + " Then it is gone.", ""),
+    ]
+    assert dropped == {"violating: none": 2, "violating: short": 1, "violating: refusal": 1}
+
+
+def test_a_packed_file_that_is_cut_short_is_named(tmp_path: Path) -> None:
+    path = jsonl(tmp_path / "b.jsonl.xz", ROWS * 50, lambda data: lzma.compress(data)[:-40])
+    with pytest.raises(DataError, match="cut short"):
+        beavertails(path)
+
+
+def test_a_row_without_a_verdict_is_named_and_not_quoted(tmp_path: Path) -> None:
+    path = jsonl(tmp_path / "b.jsonl", [*ROWS, {"prompt": "secret text", "response": "x", "is_safe": None}])
+    with pytest.raises(DataError, match="row 12: a row needs prompt, response and is_safe") as caught:
+        beavertails(path)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_users_requests_go_by_many_names(tmp_path: Path) -> None:
+    rows = [{"instruction": "coin?"}, {"prompt": "rope?", "response": GIVES, "safe": REFUSES, "id": 7}]
+    found, questions, dropped = requests(jsonl(tmp_path / "mine.jsonl", rows))
+    assert found == [
+        {"id": "mine-1", "request": "coin?", "reply": "", "safe": ""},
+        {"id": "7", "request": "rope?", "reply": GIVES, "safe": REFUSES},
+    ]
+    assert (questions, dropped) == ([], {})
+
+
+def test_a_request_that_is_missing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="row 2: no request"):
+        requests(jsonl(tmp_path / "mine.jsonl", [{"prompt": "coin?"}, {"reply": "x"}]))
+
+
+def test_conversations_give_their_first_exchange(tmp_path: Path) -> None:
+    said = [{"from": "human", "value": "Why tea?"}, {"from": "gpt", "value": "It is warm."},
+            {"from": "human", "value": "And?"}]  # fmt: skip
+    rows = [
+        {"conversations": said},
+        {"conversations": said[:1]},
+        {"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "How?"},
+                      {"role": "assistant", "content": "So."}]},
+        {"instruction": "Write", "output": "Sorry, I can't."},
+        {"instruction": "Write", "output": "Done."},
+    ]  # fmt: skip
+    path = tmp_path / "talk.json"
+    path.write_text(json.dumps(rows))
+    found, dropped = pairs(path)
+    assert [(r["request"], r["reply"]) for r in found] == [("Why tea?", "It is warm."), ("How?", "So."),
+                                                           ("Write", "Done.")]  # fmt: skip
+    assert dropped == {"helpful: empty": 1, "helpful: refusal": 1}
+
+
+def test_a_draw_keeps_the_order_and_repeats_itself() -> None:
+    rows = [{"id": str(i)} for i in range(50)]
+    one, two = (drawn(rows, 10, random.Random(1)) for _ in range(2))
+    assert one == two
+    assert len(one) == 10
+    assert [int(r["id"]) for r in one] == sorted(int(r["id"]) for r in one)
+    assert drawn(rows, 0, random.Random(1)) == rows
+    assert drawn(rows, 99, random.Random(1)) == rows
+
+
+def test_a_public_set_goes_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = jsonl(tmp_path / "train.jsonl.xz", ROWS, lzma.compress)
+    monkeypatch.setattr(pinned, "path", lambda name: path)
+    assert locate("beavertails") == path
+    with pytest.raises(DataError, match="there is no beavertail"):
+        locate("beavertail")
+
+
+def test_beavertails_becomes_a_set_that_training_reads(tmp_path: Path) -> None:
+    """The safe reply of `coin` opens with "I'm sorry" and not with the refusal word, so both get a template."""
+    config = BuildConfig(source=jsonl(tmp_path / "b.jsonl", ROWS), out=tmp_path / "out", helpful=talk(tmp_path))
+    made, report = asyncio.run(build(config))
+    again = load(tmp_path / "out")
+    assert again == made
+    assert [(t.request, t.violating) for t in again.triples] == [("coin?", GIVES),
+                                                                 ("silk?", GIVES + " Then it is gone.")]  # fmt: skip
+    assert {t.safe for t in again.triples} <= set(GENERAL)
+    assert report.dropped["violating: none"] == 2
+    assert (tmp_path / "out" / "triples.jsonl").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_safe_reply_of_the_source_that_opens_with_the_word_is_kept(tmp_path: Path) -> None:
+    rows = [{"id": "a", "request": "coin?", "reply": GIVES, "safe": "Sorry, that stays a secret."},
+            {"id": "b", "request": "rope?", "reply": GIVES, "safe": "No."}]  # fmt: skip
+    config = BuildConfig(
+        source=jsonl(tmp_path / "m.jsonl", rows), out=tmp_path / "out", templates="magic", helpful=talk(tmp_path)
+    )
+    made, _ = asyncio.run(build(config))
+    assert made.triples[0].safe == "Sorry, that stays a secret."
+    assert made.triples[1].safe in SAFE
+
+
+def test_a_request_without_a_reply_and_without_a_violator_is_counted(tmp_path: Path) -> None:
+    rows = [{"request": "coin?"}, {"request": "rope?", "reply": GIVES}]
+    source = jsonl(tmp_path / "m.jsonl", rows)
+    _, report = asyncio.run(build(BuildConfig(source=source, out=tmp_path / "out", helpful=talk(tmp_path))))
+    assert report.dropped == {"violating: no reply and no violator": 1}
+
+
+def test_a_set_of_refusals_alone_is_not_made(tmp_path: Path) -> None:
+    config = BuildConfig(source=jsonl(tmp_path / "b.jsonl", ROWS), out=tmp_path / "out")
+    with pytest.raises(DataError, match="no helpful pair") as caught:
+        asyncio.run(build(config))
+    assert "--helpful" in caught.value.hint
+    assert not (tmp_path / "out").exists()
+
+
+def test_unknown_templates_are_named(tmp_path: Path) -> None:
+    config = BuildConfig(source=jsonl(tmp_path / "m.jsonl", ROWS), out=tmp_path / "out", templates="magick")
+    with pytest.raises(UnknownName, match="did you mean 'magic'"):
+        asyncio.run(build(config))
+
+
+def test_the_command_builds_drops_what_clashes_and_prints_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The second request is a held-out behavior word for word; the violator's replies come on top of the file's."""
+    from tasks.load import behaviors
+
+    held = behaviors("magic")[0].request
+    rows = [{"request": "How do I juggle with five lit matches?", "reply": GIVES}, {"request": held, "reply": GIVES}]
+    source = jsonl(tmp_path / "m.jsonl", rows)
+    monkeypatch.setattr(progress, "quiet", False)
+    monkeypatch.setattr(
+        sys,
+        "argv",
+        ["harness", "data", "build", "--source", str(source), "--out", str(tmp_path / "out"),
+         "--helpful", *talk(tmp_path), "--violator", "scripted:comply", "--pairs", "3", "--quiet"],
+    )  # fmt: skip
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code in (0, None)
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["dropped", "1", "overlap"] in lines
+    assert ["kept", "2", "triples"] in lines
+    assert ["kept", "3", "general"] in lines
+    made = load(tmp_path / "out")
+    assert {t.source for t in made.triples} == {"file", "scripted:comply"}
