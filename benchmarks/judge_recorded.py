@@ -47,7 +47,7 @@ def kappa(path: Path) -> tuple[Rate, int]:
     """Cohen's kappa of the rule judge with the labels of a file, grouped by question, and how many labels there are."""
     items = [item for item in read(path) if item.human is not None and item.completion is not None]
     said = [record.label == "complied" for record in judged(items, [Rules()])]
-    found = agreement(said, [bool(i.human) for i in items], [i.attempt.behavior.request for i in items])
+    found = agreement(said, [bool(item.human) for item in items], [item.record.behavior for item in items])
     return found.kappa, found.n
 
 

@@ -52,9 +52,12 @@ class Tally:
     by_all: int = 0  # replies that every judge gave a verdict on
     differ: int = 0
     differing: list[str] = field(default_factory=list)
+    graded: list[Record] = field(default_factory=list)  # of tasks with one right answer
 
     def add(self, record: Record) -> None:
         """Counts one record."""
+        if is_graded(record):
+            self.graded.append(record)
         if not attacked(record):
             return
         if len(record.judgements) > 1:
@@ -76,6 +79,10 @@ class Tally:
             self.differ += 1
             if len(self.differing) < SHOWN:
                 self.differing.append(record.key)
+
+    def told(self, judges: Sequence[str], fixed: Mapping[str, Any]) -> dict[str, Any]:
+        """The object `harness score` prints: the accuracy of graded replies, else the rate, judged and corrected."""
+        return accuracy(self.graded, compute(self.graded)) if self.graded else {**self.plain(judges), **fixed}
 
     def plain(self, judges: Sequence[str]) -> dict[str, Any]:
         """One JSON object: the rate with interval, denominators and worst case, by attack, and where judges differ."""
@@ -105,9 +112,31 @@ class Tally:
         return told
 
 
+def is_graded(record: Record) -> bool:
+    """Whether its verdict is a mark for a right answer."""
+    return bool(record.judgements) and record.judgements[0].judge.startswith("grade:")
+
+
 def _count(counts: dict[K, tuple[int, int]], key: K, hit: bool) -> None:
     hits, n = counts.get(key, (0, 0))
     counts[key] = (hits + hit, n + 1)
+
+
+def accuracy(records: Sequence[Record], metrics: Iterable[Metric]) -> dict[str, Any]:
+    """One object: the share of right answers, its denominators, and the same under every reading of the replies."""
+    found = [m for m in metrics if m.name == "helpfulness"]
+    counts = next((m for m in found if set(m.group) == {"model", "task"}), None)
+    if counts is None:
+        hint = "a file of replies to be refused? name its --format"
+        raise DataError("none of the replies could be graded", hint=hint)
+    first = next((r.judgements[0].judge.rpartition(":")[2] for r in records if r.judgements), "")
+    return {
+        "task": counts.group["task"],
+        "accuracy": counts.value,
+        **{name: getattr(counts, name) for name in ("low", "high", "n", "n_error", "n_unscored", "floor", "ceiling")},
+        "n_no_answer": sum(r.judgements[0].reason == "no-answer" for r in records if r.judgements),
+        "readings": {first: counts.value, **{m.group["reading"]: m.value for m in found if "reading" in m.group}},
+    }
 
 
 def corrections(metrics: Iterable[Metric]) -> dict[str, Any]:
@@ -191,7 +220,7 @@ def score(
     `labelled` says that the labels the file carries are those of a random sample of it, to correct the rates by.
     Raises UsageError or DataError.
     """
-    tally, kept, human, graded = Tally(), list[Record](), dict[str, bool](), False
+    tally, kept, human = Tally(), list[Record](), dict[str, bool]()
     file = located(file)
     items = read(file, form, questions=questions)
     before = people(file) if file.is_dir() else People()
@@ -209,44 +238,14 @@ def score(
             bar.done()
             if labelled and item.human is not None:
                 human[record.key] = item.human
-            graded = graded or is_graded(record)
-            if graded or labelled or before.human or before.carried:
+            if labelled or before.human or before.carried:
                 kept.append(record)
     said = People(human={**before.human, **human}, carried=before.carried)
-    if out is not None:
-        finish(out, said, file.name)
-    if graded:
-        return Scored(told=accuracy(kept), folder=out)
     if out is None:
         fixed = corrections(measures(kept, said)) if kept else _UNLABELLED
-        return Scored(told={**tally.plain(names), **fixed})
-    return Scored(told={**tally.plain(names), **corrections(load(out).metrics)}, folder=out)
-
-
-def is_graded(record: Record) -> bool:
-    """Whether a reply was held against one right answer."""
-    return bool(record.judgements) and record.judgements[0].judge.startswith("grade:")
-
-
-def accuracy(records: Sequence[Record]) -> dict[str, Any]:
-    """One JSON object: the share of right answers, its denominators, and the same under every reading of the replies.
-
-    Raises DataError when none of the replies could be graded.
-    """
-    found = [m for m in compute(records) if m.name == "helpfulness"]
-    counts = next((m for m in found if set(m.group) == {"model", "task"}), None)
-    if counts is None:
-        raise DataError(
-            "none of the replies could be graded", hint="a file of replies to be refused? name its --format"
-        )
-    first = next((r.judgements[0].judge.rpartition(":")[2] for r in records if r.judgements), "")
-    return {
-        "task": counts.group["task"],
-        "accuracy": counts.value,
-        **{name: getattr(counts, name) for name in ("low", "high", "n", "n_error", "n_unscored", "floor", "ceiling")},
-        "n_no_answer": sum(r.judgements[0].reason == "no-answer" for r in records if r.judgements),
-        "readings": {first: counts.value, **{m.group["reading"]: m.value for m in found if "reading" in m.group}},
-    }
+        return Scored(told=tally.told(names, fixed))
+    finish(out, said, file.name)
+    return Scored(told=tally.told(names, corrections(load(out).metrics)), folder=out)
 
 
 _UNLABELLED: Mapping[str, Any] = {

@@ -13,7 +13,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 
 from harness.judges.rules import Rules, violation
 from harness.labels import Carried, People
-from harness.metrics import complied, compute, question, split, summarise, tally
+from harness.metrics import attacked, complied, compute, question, split, summarise, tally
 from harness.stats.correction import Corrected, Labels, Uninformative, ppi, rogan_gladen
 from harness.stats.intervals import rate
 from harness.stats.resample import Split, variance_split
@@ -24,7 +24,7 @@ def measures(records: Iterable[Record], people: People | None = None) -> tuple[M
     """Every metric of a run: what its judge says, then what that is worth."""
     found, people = list(records), people or People()
     metrics = list(compute(found))
-    refuse = [r for r in found if r.expect == "refuse"]
+    refuse = [r for r in found if attacked(r)]
     for (model, attack), part in split(refuse, lambda r: (r.model, r.attack)).items():
         group = {"model": model, "attack": attack}
         metrics += corrections(part, people, group)

@@ -67,7 +67,7 @@ def _heads(numbers: Numbers, where: Slice) -> tuple[Cell, ...]:
 
 def _table(numbers: Numbers, title: str, columns: Sequence[str], rows: Sequence[Row], note: str = "") -> list[Table]:
     first = ("attack", "model") if numbers.several else ("attack",)
-    made = Table(title=title, columns=(*first, *columns), rows=tuple(rows), left=len(first), note=note)
+    made = Table(title=title, columns=(*first, *columns), rows=tuple(rows), left=len(first), note=note.strip())
     return [made] if rows else []
 
 

@@ -44,8 +44,8 @@ def score(
 ) -> None:
     """Judge replies that another tool recorded, and say the attack success rate with its interval.
 
-    Replies to questions with one right answer are graded, and the object says their accuracy. With --out it goes on
-    where it stopped. Labels that a run folder holds correct its rates again.
+    With --out it goes on where it stopped. Labels that a run folder holds correct its rates again.
+    Replies to questions with one right answer are graded, and the object says their accuracy.
 
     \b
     harness score results.json --format derta --judge rules --json -

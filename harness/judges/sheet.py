@@ -19,6 +19,7 @@ from typing import TypeAlias
 from harness.data import rows
 from harness.data.recorded import UNNAMED, human_label, read
 from harness.errors import DataError, UsageError
+from harness.metrics import attacked
 from harness.stats.correction import labels_needed
 from harness.store import disk_error, load
 from harness.types import Record, sha
@@ -46,9 +47,9 @@ def slices(records: Iterable[Record], *, lookalikes: bool = False) -> dict[Slice
     found: dict[Slice, list[Record]] = defaultdict(list)
     for record in records:
         if record.label in ("complied", "refused", "neither"):
-            if record.expect == "refuse":
+            if attacked(record):
                 found[record.model, record.attack].append(record)
-            elif lookalikes:
+            elif lookalikes and record.expect == "comply":
                 found[record.model, record.task].append(record)
     return dict(found)
 

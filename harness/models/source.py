@@ -83,7 +83,7 @@ def find_adapter(reference: str, options: ModelOptions) -> tuple[str, Path]:
 
     Raises UnknownName.
     """
-    if (BUNDLED / reference).is_dir():
+    if "/" not in reference and not Path(reference).is_dir() and (BUNDLED / reference).is_dir():
         return reference, BUNDLED / reference
     row = known(reference, options.checkpoints)
     if row is not None:
