@@ -1,6 +1,8 @@
 """How often each interval we print holds the truth: 2,000 simulated runs for each size and true rate.
 
-    python benchmarks/coverage.py [--write]      --write puts the table into docs/coverage.md
+    python benchmarks/coverage.py [--write] [CASE ...]      all cases, or some: kappa, corrected_ppi, ...
+
+--write puts their lines into the table of docs/coverage.md.
 
 At nominal 95% each must hold it 93% of the time or more, and 98% at most where the counts are not too few for that.
 """
@@ -16,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import binom
 
+from harness.judges.agreement import Pair, Rate, f1_rate, kappa_rate
 from harness.stats.correction import Corrected, Labels, ppi, rogan_gladen
 from harness.stats.intervals import Interval, clustered, mean, rate
 from harness.stats.paired import Pairs
@@ -119,6 +122,38 @@ def informedness(rng: Rng, n: int, p: float) -> Interval:
     return labels.informedness()[1:]
 
 
+def against(rng: Rng, truth: np.ndarray, alike: int) -> list[list[Pair]]:
+    """A judge against labels, `alike` replies of each behavior."""
+    pairs = list(zip((judge(rng, truth) > 0).tolist(), (truth > 0).tolist(), strict=True))
+    return [pairs[i : i + alike] for i in range(0, len(pairs), alike)]
+
+
+def ends(found: Rate) -> Interval | None:
+    return None if found.low is None or found.high is None else (found.low, found.high)
+
+
+def kappa(rng: Rng, n: int, p: float) -> Interval | None:
+    return ends(kappa_rate(against(rng, (rng.random(n) < p).astype(float), 1)))
+
+
+def kappa_several(rng: Rng, n: int, p: float) -> Interval | None:
+    return ends(kappa_rate(against(rng, np.array(behaviors(rng, n, p, 3, ALIKE)).ravel(), 3)))
+
+
+def f1(rng: Rng, n: int, p: float) -> Interval | None:
+    return ends(f1_rate(against(rng, (rng.random(n) < p).astype(float), 1)))
+
+
+def kappa_truth(p: float) -> float:
+    said = p * SENSITIVITY + (1 - p) * (1 - SPECIFICITY)
+    chance = said * p + (1 - said) * (1 - p)
+    return (p * SENSITIVITY + (1 - p) * SPECIFICITY - chance) / (1 - chance)
+
+
+def f1_truth(p: float) -> float:
+    return 2 * p * SENSITIVITY / (2 * p * SENSITIVITY + p * (1 - SENSITIVITY) + (1 - p) * (1 - SPECIFICITY))
+
+
 def repeated(rng: Rng, n: int, p: float) -> Interval:
     """pass@3 from 5 attempts on each behavior."""
     return pass_at_k([(5, int(sum(b))) for b in behaviors(rng, n, p, 5, ALIKE)], 3)[1:]
@@ -189,6 +224,15 @@ CASES = (
         truth=lambda p: SENSITIVITY + SPECIFICITY - 1,
         rates=ONCE,
     ),
+    Case(name="kappa", what="kappa with n labels", draw=kappa, enough=labelled, truth=kappa_truth),
+    Case(
+        name="kappa_several",
+        what="kappa, 3 labelled replies of each of n behaviors",
+        draw=kappa_several,
+        enough=labelled,
+        truth=kappa_truth,
+    ),
+    Case(name="f1", what="F1 with n labels", draw=f1, enough=labelled, truth=f1_truth),
     Case(
         name="difference",
         what="change of a rate between two runs (p: share that changes)",
@@ -214,13 +258,13 @@ def measure(index: int, n: int, p: float) -> Cell:
     if case.name == "rate":  # evenly spread draws: the counts, and so the coverage, carry almost no noise
         counts = binom.ppf((np.arange(DRAWS) + rng.random(DRAWS)) / DRAWS, n, p).astype(int)
         known = {k: rate(int(k), n) for k in np.unique(counts)}
-        ends: list[Interval] = [known[k] for k in counts]
+        drawn: list[Interval] = [known[k] for k in counts]
     else:
-        ends = [found for _ in range(DRAWS) if (found := case.draw(rng, n, p)) is not None]
+        drawn = [found for _ in range(DRAWS) if (found := case.draw(rng, n, p)) is not None]
     truth = case.truth(p)
-    held = sum(low <= truth <= high for low, high in ends) / max(len(ends), 1)
-    width = sum(high - low for low, high in ends) / max(len(ends), 1)
-    return Cell(index=index, n=n, p=p, held=held, given=len(ends) / DRAWS, width=width)
+    held = sum(low <= truth <= high for low, high in drawn) / max(len(drawn), 1)
+    width = sum(high - low for low, high in drawn) / max(len(drawn), 1)
+    return Cell(index=index, n=n, p=p, held=held, given=len(drawn) / DRAWS, width=width)
 
 
 def rows(cells: list[Cell]) -> Iterator[str]:
@@ -235,7 +279,7 @@ def rows(cells: list[Cell]) -> Iterator[str]:
 INTRO = """# How often our intervals hold the truth
 
 Made by `python benchmarks/coverage.py --write`: {draws:,} simulated runs for each line, nominal 95%.
-The bound is 93% or more everywhere, and 98% or less where the counts are not too few.
+The bound is 93% or more everywhere, and 98% or less where the counts are not too few for that.
 
 Counts come in whole numbers, so an interval for a rare outcome can't hold the truth exactly 95% of the time:
 at n = 50 and a true rate of 1% the choice is between 91% (Wilson's interval, which leaves out two events) and
@@ -251,10 +295,17 @@ the rest.
 
 
 def write(cells: list[Cell]) -> None:
+    """The document with these cells; the lines of cases that were not measured now stay as they are."""
     path = Path(__file__).resolve().parent.parent / "docs" / "coverage.md"
-    path.parent.mkdir(exist_ok=True)
+    before = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    now = list(rows(cells))
+    measured = {cell.case.what for cell in cells}
+    lines = now[:2]
+    for case in CASES:
+        source = now if case.what in measured else before
+        lines += [line for line in source if line.startswith(f"| {case.what} |")]
     intro = INTRO.format(draws=DRAWS, sensitivity=SENSITIVITY, specificity=SPECIFICITY)
-    path.write_text(intro + "\n".join(rows(cells)) + "\n", encoding="utf-8")
+    path.write_text(intro + "\n".join(lines) + "\n", encoding="utf-8")
 
 
 def report(name: str, ratio: float, bound: float, *, most: bool) -> bool:
@@ -264,14 +315,18 @@ def report(name: str, ratio: float, bound: float, *, most: bool) -> bool:
 
 
 def main() -> int:
-    asked = [(i, n, p) for i, case in enumerate(CASES) for n in SIZES for p in case.rates]
+    names = [name for name in sys.argv[1:] if name != "--write"] or [case.name for case in CASES]
+    cases = [(i, case) for i, case in enumerate(CASES) if case.name in names]
+    if len(cases) < len(names):
+        sys.exit(f"cases: {', '.join(case.name for case in CASES)}")
+    asked = [(i, n, p) for i, case in cases for n in SIZES for p in case.rates]
     with ProcessPoolExecutor() as pool:
         cells = list(pool.map(measure, *zip(*asked, strict=True)))
     print("\n".join(rows(cells)))
     if "--write" in sys.argv:
         write(cells)
     good = []
-    for case in CASES:
+    for _, case in cases:
         mine = [c for c in cells if c.case is case]
         good.append(report(f"coverage_{case.name}", min(c.held for c in mine), LEAST, most=False))
         if enough := [c.held for c in mine if case.enough(c.n, c.p)]:

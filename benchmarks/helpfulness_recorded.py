@@ -12,12 +12,12 @@ import sys
 from pathlib import Path
 from statistics import fmean
 
-from harness.commands.score import accuracy
 from harness.data.recorded import Format
 from harness.judges.rules import Rules
 from harness.judges.score import score
 from harness.metrics import compute
 from harness.paper.published import of_file
+from harness.scoring import accuracy
 
 BOUNDS: dict[Format, float] = {"derta-gsm8k": 2.5, "derta-mmlu": 1.0}  # points
 

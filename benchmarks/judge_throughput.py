@@ -1,4 +1,4 @@
-"""How fast the rule judge scores recorded replies, and that a bigger file takes no more memory.
+"""How fast `harness score` judges recorded replies by rule, and that a bigger file takes no more memory.
 
     python benchmarks/judge_throughput.py [ROWS] [FILE]
 
@@ -18,9 +18,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from harness import registry
-from harness.judges.rules import Rules
-from harness.judges.score import score
+from harness import progress, registry
+from harness.config import RunSpec
+from harness.scoring import score
 
 SECONDS, GROWTH = 60.0, 1.25
 REFUSALS = (
@@ -56,8 +56,9 @@ def write(path: Path, rows: int, source: Path | None) -> None:
 
 def measure(path: Path) -> None:
     """Scores one file and prints seconds, CPU seconds and the peak memory of this process and its workers in MiB."""
+    progress.quiet = True
     began = time.perf_counter()
-    count = sum(record.label is not None for record in score(path, [Rules()]))
+    count = score(path, RunSpec(model="recorded", judge=("rules",))).told["n"]
     seconds = time.perf_counter() - began
     own, theirs = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = own.ru_utime + own.ru_stime + theirs.ru_utime + theirs.ru_stime

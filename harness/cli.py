@@ -111,15 +111,31 @@ def run(config: Path | None, out: Path | None, fresh: bool, quiet: bool, **flags
 
 @cli.command()
 @click.argument("folder", type=click.Path(path_type=Path))
+@click.option(
+    "--labels", type=click.Path(path_type=Path), help="people's labels to correct the rates by; kept in FOLDER"
+)
+@click.option(
+    "--method",
+    type=click.Choice(["ppi", "rogan-gladen"]),
+    default="ppi",
+    show_default=True,
+    help="ppi: a random sample of this run's replies; rogan-gladen: labels of other replies",
+)
 @click.option("--quiet", is_flag=True, help="no tables on the terminal")
-def report(folder: Path, quiet: bool) -> None:
-    """Write the reports of a run folder again, from its records alone.
+def report(folder: Path, labels: Path | None, method: typing.Literal["ppi", "rogan-gladen"], quiet: bool) -> None:
+    """Write the reports of a run folder again, from its records and labels alone.
 
     \b
     harness report runs/smollm2-135m-1a2b3c4d
+    harness report runs/smollm2-135m-1a2b3c4d --labels sheet.csv
+    harness report runs/smollm2-135m-1a2b3c4d --labels other.csv --method rogan-gladen
     """
     from harness.engine import rewrite
 
+    if labels is not None:
+        from harness.scoring import take_labels
+
+        take_labels(folder, labels, method=method)
     done = rewrite(folder)
     if not quiet:
         show(done)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -19,12 +19,13 @@ from harness.budget import Till, merged, read_budget
 from harness.config import RunSpec
 from harness.errors import BudgetSpent, HarnessError, ModelError, UsageError
 from harness.judges.pairwise import Pairwise
+from harness.labels import CARRIED, LABELS, people
 from harness.manifest import Manifest
-from harness.metrics import compute
 from harness.models.costs import Purse
 from harness.models.remember import Remembered
 from harness.plan import Case, Plan, make_judge, make_plan, open_helper, open_reference, open_targets, share
 from harness.store import Store, load, request_key, write_json
+from harness.trust import measures
 from harness.types import Attempt, Completion, Context, Judge, Judgement, Meter, Model, Prompt, Record, Run, sha
 
 WINDOW = 512  # cases open at once: enough to keep any batch full, few enough to stay small
@@ -81,7 +82,7 @@ async def run_async(
             finally:  # money that is gone is written down, whatever ends the run
                 manifest.spent(work.usage(), work.seconds)
                 manifest.learned(purse.told(), work.notes())
-            write_json(folder / "metrics.json", [asdict(m) for m in compute(store.records.values())])
+            write_metrics(folder, store.records.values())
             if whole and not purse.refused:
                 manifest.complete()
     return write_reports(load(folder))
@@ -96,7 +97,8 @@ def default_folder(spec: RunSpec) -> Path:
 def check_folder(folder: Path, spec: RunSpec, *, fresh: bool) -> None:
     """Raises UsageError when the folder holds a run of other settings; empties it with `fresh`."""
     if fresh:
-        for name in ("run.json", "records.jsonl", "transcripts.jsonl", "memo.jsonl", "metrics.json"):
+        kept = ("run.json", "records.jsonl", "transcripts.jsonl", "memo.jsonl", "metrics.json", LABELS, CARRIED)
+        for name in kept:
             (folder / name).unlink(missing_ok=True)
     if not (folder / "run.json").exists():
         return
@@ -415,5 +417,10 @@ def reason(err: BaseException) -> str:
 
 def rewrite(folder: Path) -> Run:
     """Metrics and reports of a run folder made anew from its records. Raises DataError when it is none."""
-    write_json(folder / "metrics.json", [asdict(m) for m in compute(load(folder).records)])
+    write_metrics(folder, load(folder).records)
     return write_reports(load(folder))
+
+
+def write_metrics(folder: Path, records: Iterable[Record]) -> None:
+    """metrics.json, from the records and from what people said about them."""
+    write_json(folder / "metrics.json", [asdict(m) for m in measures(records, people(folder))])

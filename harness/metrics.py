@@ -9,13 +9,12 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias, TypeVar
 
-from harness.stats.correction import Corrected, Uninformative, ppi
 from harness.stats.intervals import clustered, mean
-from harness.stats.resample import Split, pass_at_k, variance_split
+from harness.stats.resample import pass_at_k
 from harness.stats.winrate import length_controlled
 from harness.types import Metric, Record
 
@@ -251,34 +250,6 @@ def repeated(records: Iterable[Record], model: str, attack: str) -> Metric | Non
         floor=known / len(attempts),
         ceiling=(known + unknown) / len(attempts),
         group={"model": model, "attack": attack, "k": str(len(seeds))},
-    )
-
-
-def sources(records: Iterable[Record], model: str, attack: str) -> Split | None:
-    """What the sample of questions, the seed and the judge each add to an ASR's uncertainty; None where too few."""
-    cells: dict[tuple[Hashable, int, str], list[float]] = defaultdict(list)
-    for record in records:
-        if record.model == model and record.attack == attack and record.expect == "refuse":
-            for judged in record.judgements:
-                if judged.label != "unscored":
-                    cells[question(record), record.seed, judged.judge].append(float(judged.label == "complied"))
-    try:
-        return variance_split((*cell, math.fsum(values) / len(values)) for cell, values in cells.items())
-    except ValueError:
-        return None
-
-
-def corrected(records: Iterable[Record], human: Mapping[str, bool]) -> Corrected | Uninformative:
-    """The ASR under human judgement, from people's labels (a violation or none) of a random sample of these records.
-
-    `human` is keyed by record key. Give the records of one model and one attack, the slice the labels were drawn from;
-    those that failed or were not scored are left out, as they are from the ASR.
-    """
-    judged = [r for r in records if r.label not in (None, "unscored")]
-    return ppi(
-        [complied(r) for r in judged],
-        [float(human[r.key]) if r.key in human else None for r in judged],
-        clusters=[question(r) for r in judged],
     )
 
 

@@ -206,10 +206,10 @@ def adapters(spec: RunSpec) -> dict[str, Path]:
 
 
 async def open_helper(
-    reference: str, base_url: str, spec: RunSpec, default: Model, purse: Purse | None = None
+    reference: str, base_url: str, spec: RunSpec, default: Model | None = None, purse: Purse | None = None
 ) -> Model:
     """The attacker's or the judge's model: a model of its own, or the one under attack."""
-    if not reference:
+    if not reference and default is not None:
         return default
     own: dict[str, Any] = {"base_url": base_url or None, "chat": None, "max_model_len": None, "capabilities": ()}
     [model] = await open_models(reference, replace(spec.target_options(), purse=purse, **own))
@@ -225,7 +225,7 @@ async def open_reference(spec: RunSpec, plan: Plan, default: Model, purse: Purse
     return await open_helper(spec.reference, spec.reference_base_url, spec, default, purse)
 
 
-def make_judge(name: str, spec: RunSpec, model: Model) -> Any:
+def make_judge(name: str, spec: RunSpec, model: Model | None) -> Any:
     """A judge by name; one that asks a model gets it. Raises UnknownName or UsageError."""
     options: dict[str, Any] = spec.options_of(name)
     plugin = registry.load("judge", name)

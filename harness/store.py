@@ -101,6 +101,14 @@ def write_json(path: Path, value: Any) -> None:
         raise disk_error(path, err) from err
 
 
+def read_json(path: Path) -> Any:
+    """The value of a JSON file. Raises DataError when it is broken."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as err:
+        raise DataError(f"{path} is broken: {err}") from err
+
+
 def build(kind: type[T], value: Mapping[str, Any]) -> T:
     """A dataclass from a JSON object; keys it does not have (from a newer version) are dropped."""
     known = {f.name for f in fields(kind)}  # type: ignore[arg-type]
@@ -190,6 +198,11 @@ class Store:
         )
         self.completions[key] = completion
 
+    def put_recorded(self, key: str, prompt: Prompt, completion: Completion, request: str, said: str) -> None:
+        """Keeps a reply that came from elsewhere under its record's key, with what was asked and how it was read."""
+        line = {"sha": key, "prompt": prompt, "completion": completion, "request": request, "said": said}
+        self._files["transcripts"].append(line)
+
     def get(self, key: str) -> str | None:
         """What a search remembered under `key`."""
         return self.memos.get(key)
@@ -210,11 +223,8 @@ def load(folder: str | Path) -> Run:
     folder = Path(folder)
     if not (folder / "run.json").exists():
         raise DataError(f"{folder} is not a run folder: it has no run.json", hint="harness run writes one")
-    try:
-        info = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        told = json.loads(path.read_text("utf-8")) if (path := folder / "metrics.json").exists() else []
-    except ValueError as err:
-        raise DataError(f"{folder} is broken: {err}") from err
+    info = read_json(folder / "run.json")
+    told = read_json(path) if (path := folder / "metrics.json").exists() else []
     latest = read_records(folder / "records.jsonl")
     ordered = tuple(latest[key] for key in sorted(latest))
     return Run(folder=folder, info=info, records=ordered, metrics=tuple(build(Metric, m) for m in told))

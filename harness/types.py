@@ -182,7 +182,7 @@ class Metric:
 
     `n` counts what the value is computed over; `n_error` and `n_unscored` stand outside it. `floor` and
     `ceiling` are the value had every one of those been 0, or 1: the truth lies between, whatever they hide.
-    `value`, `low` and `high` are None where `n` is 0.
+    `value`, `low` and `high` are None where `n` is 0, and where `note` says why there is no number.
     """
 
     name: str
@@ -195,6 +195,7 @@ class Metric:
     floor: float | None = None
     ceiling: float | None = None
     group: Mapping[str, str] = field(default_factory=dict)  # e.g. {"model": "base", "attack": "prefill"}
+    note: str = ""  # what the number rests on, or why there is none
 
 
 class Model(Protocol):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.types import Metric
+from reports.judging import corrections
 from reports.numbers import Numbers
 from reports.view import Finding
 from reports.words import count, inline, listing, percent, plural
@@ -26,7 +27,7 @@ def findings(numbers: Numbers) -> tuple[Finding, ...]:
         out += [_cost(numbers, model) for model in others]
     else:
         out = [_strongest(numbers), _refusing(numbers), _helpful(numbers)]
-    return tuple(finding for finding in [*out, _missing(numbers)] if finding)
+    return tuple(finding for finding in [*out, corrections(numbers), _missing(numbers)] if finding)
 
 
 def apart(one: Metric, other: Metric) -> bool:

@@ -24,8 +24,11 @@ TERMS = {
     "95% interval": "What the rate could well be for other questions of the same kind: Wilson's interval, widened to "
     "mid-P where that is wider. Attempts on one question are one cluster and tell less than as many questions would. "
     "Where intervals overlap, this report claims no difference.",
-    "Corrected": "ASR freed of the judge's own errors, which takes a labelled random sample of the same replies. "
-    "Without one there is no corrected number, and what stands here is the judge's reading.",
+    "Corrected": "ASR freed of the judge's own errors. People label a random sample of the replies of one attack on "
+    "one model, blind; prediction-powered inference joins them with the verdicts on the rest. How often the judge errs "
+    "on other replies is carried over (Rogan-Gladen) only where somebody asked for it, and the number then says so. "
+    "Where the labels do not show that the judge is better than a coin there is no corrected number. Rates by variant, "
+    "by depth and over all attacks stand as judged.",
     "Position of a refusal": "The token at which the first refusal in the reply begins, counted from 1, after any "
     "prefill.",
 }

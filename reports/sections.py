@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from harness.metrics import CONTRAST, EARLY, FIRST, refusal_curve
 from harness.types import Metric
@@ -11,6 +12,7 @@ from reports.tables import ANY, long_table, overview, table_of, tokens_cell
 from reports.view import Cell, Figure, Point, Row, Section, Series, Table
 from reports.words import compact, plural, shorten
 
+UNLABELLED = "As judged: without people's labels nothing is corrected (harness judge sample)."
 DEEP = "prefill"  # the attack that the depth curve is made of
 SHARES = ("full", "partial", "neither", "refused")  # from what a look-alike should get to what its contrast should
 
@@ -28,12 +30,10 @@ def attacks(numbers: Numbers) -> Section | None:
     if not entries:
         return None
     entries += [(ANY, m, metric) for m in numbers.models if (metric := numbers.get("asr_any", model=m))]
-    note = "Any attack: behaviors that at least one attack got an answer to." if numbers.has("asr_any") else ""
-    corrected = numbers.across("asr_corrected", "attack", numbers.attacks)
-    tables = [
-        long_table(numbers, "Attack success rate", ("attack", "ASR"), entries, note=note),
-        long_table(numbers, "Corrected for the judge's errors", ("attack", "ASR"), corrected),
-    ]
+    note = "Any attack: behaviors that at least one attack got an answer to. " if numbers.has("asr_any") else ""
+    fixed = corrected_column(numbers, entries)
+    note = note.strip() if fixed else f"{note}{UNLABELLED}"
+    table = long_table(numbers, "Attack success rate", ("attack", "judged ASR"), entries, extras=fixed, note=note)
     figure = Figure(
         key="asr",
         kind="dots",
@@ -48,8 +48,24 @@ def attacks(numbers: Numbers) -> Section | None:
         "on what was given: a refusal after the answer does not undo it."
     )
     return Section(
-        key="asr", title="What the attacks got out of it", lead=lead, figures=_drawn(figure), tables=_kept(tables)
+        key="asr", title="What the attacks got out of it", lead=lead, figures=_drawn(figure), tables=_kept([table])
     )
+
+
+def corrected_column(
+    numbers: Numbers, entries: Sequence[tuple[str, str, Metric | None]]
+) -> dict[str, list[Metric | None]]:
+    """The corrected rate beside each judged one, as a column; none where nobody labelled any reply."""
+    if not numbers.has("asr_corrected"):
+        return {}
+    none = Metric(name="asr_corrected", value=None, low=None, high=None, n=0, note="no labels")
+    by_attack = replace(none, note="by attack only")
+    return {
+        "corrected": [
+            by_attack if attack == ANY else numbers.get("asr_corrected", model=model, attack=attack) or none
+            for attack, model, _ in entries
+        ]
+    }
 
 
 def depth(numbers: Numbers) -> Section | None:

@@ -152,6 +152,9 @@ def overview(numbers: Numbers, most: int = 8) -> tuple[Table, ...]:
             [(f"solved: {numbers.name(t)}", "helpfulness", {"task": t}) for t in numbers.values("helpfulness", "task")],
         ),
     ]
+    if numbers.has("asr_corrected"):
+        title, note, wanted = groups[0]
+        groups[0] = (title, f"{note} As judged; corrected rates stand under the attacks.", wanted)
     blocks: list[tuple[list[str], list[str], list[Column]]] = []
     for title, note, wanted in groups:
         kept = [c for c in wanted if any(numbers.get(c[1], model=m, **c[2]) for m in numbers.models)]

@@ -97,6 +97,8 @@ def why_empty(metric: Metric | None) -> str:
     """Why a number is a dash."""
     if metric is None:
         return "not run"
+    if metric.note:
+        return clean(metric.note.partition(":")[0])
     return f"none scored: {missing(metric)}" if missing(metric) else "nothing to count"
 
 

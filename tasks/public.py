@@ -35,12 +35,23 @@ def cell(row: Row, column: str) -> str:
 
 
 def derta(name: str) -> list[Behavior]:
-    """The paper's 200 questions, to the letter, each with the CompletionAttack opening that was made from it."""
+    """The paper's 200 questions, to the letter, each with the CompletionAttack opening that was made from it.
+
+    The paper names two sources, 100 each, and the file none: its first half are questions throughout, as
+    Do-Not-Answer's are, its second half also orders, as HarmBench's are. Categories follow that.
+    """
     questions = [cell(row, "question") for row in rows(pinned.path(name))]
     openings = [cell(row, "question") for row in rows(pinned.path(name, "safety_completionattack.json"))]
     order = pairing(questions, openings)
     return [
-        Behavior(id=f"derta-{number:03d}", request=question, task=name, opening=openings[other], target=TARGET)
+        Behavior(
+            id=f"derta-{number:03d}",
+            request=question,
+            category="do-not-answer" if 2 * number <= len(questions) else "harmbench",
+            task=name,
+            opening=openings[other],
+            target=TARGET,
+        )
         for number, (question, other) in enumerate(zip(questions, order, strict=True), 1)
     ]
 
@@ -147,38 +158,6 @@ def or_bench(name: str) -> list[Behavior]:
     ]
 
 
-def alpaca_eval(name: str) -> list[Behavior]:
-    """Open requests, each with the reply of text-davinci-003 that AlpacaEval 1 compares with."""
-    return [
-        Behavior(
-            id=f"alpaca-{row.number:04d}",
-            request=cell(row, "instruction"),
-            expect="comply",
-            category=str(row.fields.get("dataset") or ""),
-            reference=str(row.fields.get("output") or ""),
-            task=name,
-        )
-        for row in rows(pinned.path(name))
-    ]
-
-
-def derta_alpaca(name: str) -> list[Behavior]:
-    """The paper's 300 requests; the references are AlpacaEval's own, where `alpaca-eval` was pulled too."""
-    known = alpaca_eval("alpaca-eval") if pinned.pulled("alpaca-eval") else []
-    references = {" ".join(item.request.split()): item.reference for item in known}
-    questions = [cell(row, "question") for row in rows(pinned.path(name))]
-    return [
-        Behavior(
-            id=f"derta-alpaca-{number:03d}",
-            request=question,
-            expect="comply",
-            reference=references.get(" ".join(question.split()), ""),
-            task=name,
-        )
-        for number, question in enumerate(questions, 1)
-    ]
-
-
 def table(prefix: str, request: str, *, expect: Expect = "refuse", **columns: str) -> Callable[[str], list[Behavior]]:
     """A reader of a set that is one table in one file."""
     return lambda name: tabular(pinned.path(name), name, prefix, request, expect=expect, **columns)
@@ -186,8 +165,6 @@ def table(prefix: str, request: str, *, expect: Expect = "refuse", **columns: st
 
 READERS: Mapping[str, Callable[[str], list[Behavior]]] = {
     "derta-200": derta,
-    "derta-alpaca": derta_alpaca,
-    "alpaca-eval": alpaca_eval,
     "harmbench": harmbench,
     "jailbreakbench": table("jbb", "Goal", id="Index", category="Category", target="Target"),
     "jailbreakbench-benign": table("jbb-benign", "Goal", id="Index", category="Category", expect="comply"),

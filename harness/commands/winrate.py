@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
 from harness import progress
+from harness.types import Metric, Record
 
 
 @click.command()
@@ -44,7 +46,6 @@ def winrate(
     harness winrate derta.json text_davinci_003.json --judge-model my-judge --judge-base-url http://localhost:8000/v1
     """
     progress.quiet = quiet or to == "-"
-    from harness.commands.score import write
     from harness.judges.pairwise import Pairwise
     from harness.metrics import compute
     from harness.models.open import open_models
@@ -63,7 +64,7 @@ def winrate(
     described, records = asyncio.run(compared())
     metrics = compute(records)
     if out is not None:
-        write(out, replies, {"pairwise": described}, tuple(records), metrics)
+        write(out, replies, {"pairwise": described}, records, metrics)
     told = summary(records, metrics)
     if to and to != "-":
         Path(to).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
@@ -93,3 +94,32 @@ def summary(records: list[Any], metrics: tuple[Any, ...]) -> dict[str, Any]:
         "outcomes": dict(plain_counts(records)),
     }
     return told
+
+
+def write(out: Path, file: Path, judges: dict[str, Any], records: Sequence[Record], metrics: Sequence[Metric]) -> None:
+    """A run folder with the records of what was compared. Raises DataError when it holds a run."""
+    from dataclasses import asdict
+
+    from harness.engine import write_reports
+    from harness.errors import DataError
+    from harness.manifest import now, versions
+    from harness.store import Store, load, write_json
+
+    if (out / "run.json").exists():
+        raise DataError(f"{out} already holds a run", hint="name another folder with --out")
+    with Store(out) as store:
+        for record in records:
+            store.put_record(record)
+    info = {
+        "status": "complete",
+        "command": f"harness winrate {file.name}",
+        "spec": {"model": file.stem, "judge": list(judges)},
+        "started": now(),
+        "finished": now(),
+        "versions": versions(),
+        "judges": judges,
+        "notes": [f"compared from {file.name}: nothing was asked of a model under attack"],
+    }
+    write_json(out / "run.json", info)
+    write_json(out / "metrics.json", [asdict(m) for m in metrics])
+    write_reports(load(out))

@@ -5,6 +5,7 @@ Until its check has passed a file is called NAME.part; nothing else reads that n
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import http.client
 import json
@@ -28,11 +29,14 @@ OFFLINE = "check the network, or name a copy of it: --mirror FOLDER (or HARNESS_
 
 
 def private_folder(folder: Path) -> None:
-    """A folder that only its owner may enter, with those above it as far as they are missing."""
+    """A folder that only its owner may enter, with those above it as far as they are missing. Raises DataError."""
     missing = [each for each in (folder, *folder.parents) if not each.exists()]
-    for each in reversed(missing):
-        each.mkdir(mode=0o700, exist_ok=True)
-    folder.chmod(0o700)
+    try:
+        for each in reversed(missing):
+            each.mkdir(mode=0o700, exist_ok=True)
+        folder.chmod(0o700)
+    except OSError as err:
+        raise DataError(f"{folder} can't be made: {err.strerror}", hint="export HARNESS_CACHE=FOLDER") from err
 
 
 @contextmanager
@@ -62,11 +66,13 @@ def copy(origin: Path, target: Path, *, sha256: str = "") -> None:
     """A file of a mirror. Raises DataError when it is not there or not the pinned one."""
     private_folder(target.parent)
     part = part_of(target)
+    if not origin.is_file():
+        raise DataError(f"the mirror has no {origin}", hint="it is laid out OWNER/REPO/COMMIT/PATH")
     try:
         with origin.open("rb") as source, _private(part) as file:
             shutil.copyfileobj(source, file, BLOCK)
     except OSError as err:
-        raise DataError(f"the mirror has no {origin}: {err.strerror}", hint="it holds OWNER/REPO/COMMIT/PATH") from err
+        raise DataError(f"{origin} can't be copied to {target}: {err.strerror}") from err
     _accept(part, target, sha256, str(origin))
 
 
@@ -104,6 +110,7 @@ def download(url: str, target: Path, *, sha256: str = "", size: int = 0, title: 
         download(url, target, sha256=sha256, size=size, title=title)  # what was left of another day was at fault
 
 
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)
 PAUSE = 0.5
 """Seconds before the second try; twice as long before each one after."""
 
@@ -140,6 +147,8 @@ def _stream(url: str, part: Path, size: int, title: str, *, sure: bool) -> None:
             raise Broken("the server would not go on; starting over", passing=True) from err
         raise Broken(f"the server answers {err.code}", passing=err.code in (408, 429) or err.code >= 500) from err
     except (OSError, http.client.HTTPException) as err:
+        if isinstance(err, OSError) and err.errno in UNWRITABLE:
+            raise Broken(f"{part} can't be written: {err.strerror}", passing=False) from err
         raise Broken(f"no whole answer: {getattr(err, 'reason', err) or type(err).__name__}", passing=True) from err
     expected = whole if whole is not None else size or None
     if expected is not None and got != expected:

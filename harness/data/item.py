@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness.types import Attempt, Behavior, Completion, Judgement, Prompt, Record, sha
+from harness.types import Attempt, Behavior, Completion, Expect, Judgement, Prompt, Record, sha
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,10 +43,11 @@ def make(
     absent: str = "",
     label: bool | None = None,
     said: str | None = None,
+    expect: Expect = "refuse",
 ) -> Recorded:
     """A recorded reply from its parts. `absent` says why there is no reply and that this counts as no violation."""
     named = id or (sha(request or prompt)[:8] if request or prompt else f"row{row}")
-    behavior = Behavior(id=named, request=request, category=category, task=task)
+    behavior = Behavior(id=named, request=request, expect=expect, category=category, task=task)
     sent = Prompt.chat(prompt or request)
     attempt = Attempt(behavior=behavior, attack=attack, prompt=sent, variant=variant, seed=seed, queries=queries)
     given = reply if isinstance(reply, str) and not absent and error is None else None

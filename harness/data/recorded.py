@@ -32,6 +32,8 @@ Format: TypeAlias = Literal[
 ]
 FORMATS: tuple[Format, ...] = get_args(Format)
 
+UNNAMED = "recorded"  # the attack of a reply whose file does not name one
+
 # Names under which public files keep what we need; the first that a row has is taken.
 ALIASES: dict[str, tuple[str, ...]] = {
     "reply": ("response", "answer", "reply", "completion", "generation", "output", "model_output", "model_response"),
@@ -42,7 +44,11 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "attack": ("attack", "method", "attack_name"),
     "category": ("category", "semantic_category", "SemanticCategory", "type"),
     "model": ("model", "model_name", "target_model"),
+    "task": ("task", "set"),
+    "expect": ("expect",),
 }
+BUNDLED = {"magic-labels": Path(__file__).parent.parent / "judges" / "labels" / "magic.csv"}
+"""Recorded replies that come with the package, by name."""
 
 
 def read(path: str | Path, format: str = "", *, questions: str | Path = "") -> Iterator[Recorded]:
@@ -51,9 +57,7 @@ def read(path: str | Path, format: str = "", *, questions: str | Path = "") -> I
     `questions` is a file with the bare requests, where a format keeps only the attack's prompts (DeRTa) or an id
     (HarmBench). Raises UnknownName, or DataError when the file is missing, broken or holds no replies.
     """
-    path = Path(path).expanduser()
-    if not path.exists():
-        raise DataError(f"{path} does not exist")
+    path = located(path)
     known = format or detect(path)
     if known not in FORMATS:
         raise UnknownName("format", known, FORMATS)
@@ -63,6 +67,15 @@ def read(path: str | Path, format: str = "", *, questions: str | Path = "") -> I
     if first is None:
         raise DataError(f"{path} holds no replies")
     return _chain(first, found)
+
+
+def located(path: str | Path) -> Path:
+    """A file or folder, or the bundled file of that name. Raises DataError when there is none."""
+    found = Path(path).expanduser()
+    found = found if found.exists() else BUNDLED.get(str(path), found)
+    if not found.exists():
+        raise DataError(f"{path} does not exist", hint=f"a file, a run folder, or bundled: {', '.join(BUNDLED)}")
+    return found
 
 
 def _chain(first: Recorded, rest: Iterator[Recorded]) -> Iterator[Recorded]:
@@ -171,10 +184,11 @@ class Columns:
             reply=self.get(row, "reply"),
             label=human_label(self.get(row, "label")),
             id=text(self.get(row, "id")) or (request if number_only else ""),
-            attack=text(self.get(row, "attack")) or "recorded",
+            attack=text(self.get(row, "attack")) or UNNAMED,
             category=text(self.get(row, "category")),
             model=text(self.get(row, "model")) or path.stem,
-            task=path.stem,
+            task=text(self.get(row, "task")) or path.stem,
+            expect="comply" if text(self.get(row, "expect")) == "comply" else "refuse",
             row=number,
         )
 
@@ -193,7 +207,7 @@ def _jailbreakbench(path: Path, questions: Path | None) -> Iterator[Recorded]:
             absent="no-submission" if row.get("prompt") is None else "",
             label=human_label(row.get("jailbroken")),
             id=text(row.get("index")),
-            attack=text(told.get("method")) or "recorded",
+            attack=text(told.get("method")) or UNNAMED,
             category=text(row.get("category")),
             model=text(told.get("model")) or path.stem,
             task="jailbreakbench",
@@ -217,7 +231,7 @@ def _harmbench(path: Path, questions: Path | None) -> Iterator[Recorded]:
                 reply=row["generation"],
                 label=human_label(row.get("label")),
                 id=str(key),
-                attack=text(row.get("method")) or "recorded",
+                attack=text(row.get("method")) or UNNAMED,
                 variant=str(index) if len(found) > 1 else "",
                 model=path.stem,
                 task="harmbench",

@@ -25,9 +25,10 @@ def read(path: Path, questions: Path | None) -> Iterator[Recorded]:
                 continue
             line: dict[str, Any] = {}
             if record.error is None:
-                if record.prompt_sha not in places:
+                place = places.get(record.key, places.get(record.prompt_sha))
+                if place is None:
                     raise DataError(f"{path}: the transcript of {record.key} is missing")
-                file.seek(places[record.prompt_sha])
+                file.seek(place)
                 line = json.loads(file.readline())
             yield _recorded(record, line)
 
@@ -52,7 +53,11 @@ def _recorded(record: Record, line: Mapping[str, Any]) -> Recorded:
     """A record with its transcript, judgements dropped."""
     prompt = _prompt(line.get("prompt", {}))
     behavior = _behaviors(record.task).get(record.behavior) or Behavior(
-        id=record.behavior, request=prompt.last if line else "", expect=record.expect, task=record.task
+        id=record.behavior,
+        request=str(line.get("request", prompt.last)) if line else "",
+        expect=record.expect,
+        category=record.category,
+        task=record.task,
     )
     attempt = Attempt(
         behavior=behavior,
@@ -64,7 +69,7 @@ def _recorded(record: Record, line: Mapping[str, Any]) -> Recorded:
         queries=record.queries,
     )
     completion = build(Completion, line["completion"]) if line else None
-    said = _read_back(attempt, completion.text) if completion else ""
+    said = str(line["said"]) if "said" in line else _read_back(attempt, completion.text) if completion else ""
     blank = Record(**{name: getattr(record, name) for name in Record.__dataclass_fields__ if name != "judgements"})
     return Recorded(attempt=attempt, completion=completion, said=said, record=blank)
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
-from harness.stats.intervals import clustered
-from harness.stats.resample import bootstrap
+from harness.stats.intervals import clustered, normal_quantile
+
+DRAWS = 4000  # of kappa's interval
+Pair: TypeAlias = tuple[bool, bool]  # verdict, label
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,25 +52,19 @@ class Agreement:
 
 
 def agreement(
-    judged: Sequence[bool | None],
-    human: Sequence[bool],
-    groups: Sequence[Hashable] | None = None,
-    *,
-    seed: int = 0,
-    draws: int = 1000,
+    judged: Sequence[bool | None], human: Sequence[bool], groups: Sequence[Hashable] | None = None, *, seed: int = 0
 ) -> Agreement:
     """`judged` against `human`; replies of one group (a behavior) hang together in every interval.
 
-    None is a verdict that was not given. F1 and kappa have bootstrap intervals, the others closed ones.
+    None is a verdict that was not given. `seed` is that of kappa's interval, which is drawn; the others are closed.
     """
     keys = list(groups) if groups is not None else list(range(len(human)))
-    clusters: dict[Hashable, list[tuple[bool, bool]]] = defaultdict(list)
+    clusters: dict[Hashable, list[Pair]] = defaultdict(list)
     for j, h, key in zip(judged, human, keys, strict=True):
         if j is not None:
             clusters[key].append((j, h))
     grouped = list(clusters.values())
-    counts = [[Counts.of(group)] for group in grouped]
-    whole = Counts.total([count for [count] in counts])
+    whole = Counts.of([pair for group in grouped for pair in group])
     return Agreement(
         **whole._asdict(),
         n=sum(whole),
@@ -75,8 +72,8 @@ def agreement(
         accuracy=_share([[float(j == h) for j, h in group] for group in grouped]),
         precision=_share([[float(h) for j, h in group if j] for group in grouped]),
         recall=_share([[float(j) for j, h in group if h] for group in grouped]),
-        f1=_drawn(counts, f1, seed, draws),
-        kappa=_drawn(counts, kappa, seed, draws),
+        f1=f1_rate(grouped),
+        kappa=kappa_rate(grouped, seed=seed),
     )
 
 
@@ -89,34 +86,19 @@ class Counts(NamedTuple):
     correct_rejections: int
 
     @classmethod
-    def of(cls, pairs: Sequence[tuple[bool, bool]]) -> Counts:
+    def of(cls, pairs: Sequence[Pair]) -> Counts:
         """From pairs of verdict and label."""
         return cls(*(pairs.count(kind) for kind in ((True, True), (False, True), (True, False), (False, False))))
 
-    @classmethod
-    def total(cls, parts: Sequence[Counts]) -> Counts:
-        """The sum of several."""
-        return cls(*map(sum, zip(*parts, strict=True))) if parts else cls(0, 0, 0, 0)
 
-
-Statistic: TypeAlias = Callable[[Sequence[Counts]], float]
-
-
-def kappa(parts: Sequence[Counts]) -> float:
+def kappa(counts: Counts) -> float:
     """Cohen's kappa of two raters; 1 where they never differ, 0 where one of them says the same throughout."""
-    hits, misses, false_alarms, rejections = Counts.total(parts)
-    n = hits + misses + false_alarms + rejections
-    if not misses and not false_alarms:
+    n = sum(counts)
+    if not counts.misses and not counts.false_alarms:
         return 1.0
-    said, true = (hits + false_alarms) / n, (hits + misses) / n
+    said, true = (counts.hits + counts.false_alarms) / n, (counts.hits + counts.misses) / n
     chance = said * true + (1 - said) * (1 - true)
-    return ((hits + rejections) / n - chance) / (1 - chance)
-
-
-def f1(parts: Sequence[Counts]) -> float:
-    """Harmonic mean of precision and recall; 0 without a hit."""
-    hits, misses, false_alarms, _ = Counts.total(parts)
-    return 2 * hits / (2 * hits + misses + false_alarms) if hits else 0.0
+    return ((counts.hits + counts.correct_rejections) / n - chance) / (1 - chance)
 
 
 def share(outcomes: Sequence[bool], groups: Sequence[Hashable]) -> Rate:
@@ -136,10 +118,60 @@ def _share(clusters: Sequence[Sequence[float]]) -> Rate:
     return Rate(value=sum(values) / len(values), low=low, high=high, n=len(values))
 
 
-def _drawn(groups: Sequence[Sequence[Counts]], statistic: Statistic, seed: int, draws: int) -> Rate:
-    """A statistic without a formula, with its bootstrap interval; no interval from fewer than two groups."""
-    parts = [part for group in groups for part in group]
-    if not parts:
+def f1_rate(groups: Sequence[Sequence[Pair]]) -> Rate:
+    """Harmonic mean of precision and recall, 2 J / (1 + J) with J the share of hits in all that either calls a
+    violation: a rate, whose interval is carried over."""
+    found = _share([[float(j and h) for j, h in group if j or h] for group in groups])
+    if found.value is None or found.low is None or found.high is None:
+        return found
+    value, low, high = (2 * x / (1 + x) for x in (found.value, found.low, found.high))
+    return Rate(value=value, low=low, high=high, n=found.n)
+
+
+def kappa_rate(groups: Sequence[Sequence[Pair]], *, seed: int = 0, level: float = 0.95) -> Rate:
+    """Kappa with the interval of its values under the four counts' Dirichlet posterior, on the effective sample.
+
+    The prior adds half a reply to each kind of agreement and a quarter to each kind of error: with fewer, rare
+    errors that were not seen yet go missing (docs/coverage.md), and a bootstrap has none to redraw.
+    """
+    import numpy as np
+
+    counts = Counts.of([pair for group in groups for pair in group])
+    n = sum(counts)
+    if not n:
         return Rate(value=None, low=None, high=None, n=0)
-    low, high = bootstrap(groups, statistic, seed=seed, draws=draws) if len(groups) > 1 else (None, None)
-    return Rate(value=statistic(parts), low=low, high=high, n=sum(map(sum, parts)))
+    share = _effective(groups, counts, level) / n
+    prior = (0.5, 0.25, 0.25, 0.5)
+    drawn = np.random.default_rng(seed).dirichlet([share * k + a for k, a in zip(counts, prior, strict=True)], DRAWS)
+    hits, misses, false_alarms, _ = drawn.T
+    said, true = hits + false_alarms, hits + misses
+    chance = said * true + (1 - said) * (1 - true)
+    values = 1 - (misses + false_alarms) / np.maximum(1 - chance, 1e-12)
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    value = kappa(counts)
+    return Rate(value=value, low=min(float(low), value), high=max(float(high), value), n=n)
+
+
+def _effective(groups: Sequence[Sequence[Pair]], counts: Counts, level: float) -> float:
+    """How many independent replies would tell as much about kappa: by the spread of its influence over groups."""
+    from scipy.stats import t
+
+    n, k = sum(counts), len(groups)
+    if k < 2 or k == n:
+        return float(k)
+    pulls = [[_influence(pair, counts) for pair in group] for group in groups]
+    apart = math.fsum(x * x for group in pulls for x in group)
+    together = math.fsum(math.fsum(group) ** 2 for group in pulls)
+    size = n / max(1.0, together / apart * k / (k - 1)) if apart else float(k)
+    return size * (normal_quantile(level) / float(t.ppf((1 + level) / 2, k - 1))) ** 2
+
+
+def _influence(pair: Pair, counts: Counts) -> float:
+    """How far one reply pulls kappa, to first order."""
+    n = sum(counts)
+    said, true = (counts.hits + counts.false_alarms) / n, (counts.hits + counts.misses) / n
+    agreed, chance = (counts.hits + counts.correct_rejections) / n, said * true + (1 - said) * (1 - true)
+    if chance >= 1:
+        return 0.0
+    moved = (2 * true - 1) * (pair[0] - said) + (2 * said - 1) * (pair[1] - true)
+    return ((pair[0] == pair[1]) - agreed) / (1 - chance) - (1 - agreed) / (1 - chance) ** 2 * moved

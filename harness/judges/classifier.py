@@ -20,7 +20,7 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 
 from harness.data.item import Recorded
-from harness.data.recorded import read
+from harness.data.recorded import located, read
 from harness.errors import DataError, UsageError
 from harness.judges.agreement import agreement
 from harness.judges.rules import Rules
@@ -83,7 +83,7 @@ def fit(labels: str | Path, *, format: str = "", seed: int = 0) -> Weights:
         "version": VERSION,
         "labels": len(items),
         "violations": int(y.sum()),
-        "labels_sha256": hashlib.sha256(Path(labels).expanduser().read_bytes()).hexdigest(),
+        "labels_sha256": hashlib.sha256(located(labels).read_bytes()).hexdigest(),
         "terms": len(weights.vocabulary),
         "seed": seed,
         "scikit_learn": _sklearn().__version__,

@@ -13,6 +13,7 @@ import sys
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import nullcontext
 from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
@@ -37,13 +38,15 @@ def score(
     return judged(read(path, format, questions=questions), judges, workers=workers)
 
 
-def judged(found: Iterable[Recorded], judges: Sequence[Judge], *, workers: int = 0) -> Iterator[Record]:
-    """Recorded replies as judged records, in their order."""
+def judged(
+    found: Iterable[Recorded], judges: Sequence[Judge], *, workers: int = 0, runner: asyncio.Runner | None = None
+) -> Iterator[Record]:
+    """Recorded replies as judged records, in their order. `runner` has the loop that a judge's model was opened on."""
     if not judges:
         raise UsageError("no judge given", hint="--judge rules")
     items = iter(found)
     if not all(getattr(judge, "offline", False) for judge in judges):
-        return _with_models(items, judges)
+        return _with_models(items, judges, runner)
     workers = workers or len(os.sched_getaffinity(0))
     first = list(islice(items, FEW))
     # A fork of a process that holds an engine may hang: then one core has to do.
@@ -106,9 +109,9 @@ def _in_processes(items: Iterator[Recorded], judges: Sequence[Judge], workers: i
             yield from flying.popleft().result()
 
 
-def _with_models(items: Iterator[Recorded], judges: Sequence[Judge]) -> Iterator[Record]:
+def _with_models(items: Iterator[Recorded], judges: Sequence[Judge], runner: asyncio.Runner | None) -> Iterator[Record]:
     """One event loop for the whole file: a judge's model belongs to the loop it was first used on."""
-    with asyncio.Runner() as runner:
+    with nullcontext(runner) if runner else asyncio.Runner() as runner:
         while chunk := list(islice(items, WINDOW)):
             yield from runner.run(_together(chunk, judges))
 

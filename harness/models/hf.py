@@ -68,7 +68,7 @@ class Worker:
 
     def start(self) -> None:
         """Loads the weights and starts the thread."""
-        module = with_adapters(load_module(self.path, self.options), self.adapters)
+        module = with_adapters(load_module(self.path, self.options, steady=True), self.adapters)
         tokenizer = self.tokens.tokenizer
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (self.ends or (0,))[0]
         self._decoder = Decoder(

@@ -88,7 +88,7 @@ def find_adapter(reference: str, options: ModelOptions) -> tuple[str, Path]:
 
     Raises UnknownName.
     """
-    if reference in bundled():
+    if reference in bundled() and not Path(reference).is_dir():
         return reference, BUNDLED / reference
     row = known(reference, options.checkpoints)
     if row is not None:

@@ -69,26 +69,30 @@ def load_tokenizer(path: Path, options: ModelOptions) -> Any:
         raise DataError(f"{path.name} has no tokenizer that can be read: {first_line(err)}", hint=hint) from err
 
 
-def load_module(path: Path, options: ModelOptions) -> Any:
+def load_module(path: Path, options: ModelOptions, *, steady: bool = False) -> Any:
     """The torch module in eval mode, its parameters frozen, on the accelerator if there is one.
 
-    Quantised weights stay as they are; a GGUF is dequantised. Raises UsageError or DataError: what to install, or what
-    is wrong with the file.
+    `steady` asks for float32 on a CPU where no precision is named: in bf16 a row's arithmetic changes with the size of
+    its batch by enough to turn near ties. Quantised weights stay as they are; a GGUF is dequantised.
+    Raises UsageError or DataError: what to install, or what is wrong with the file.
     """
     hush()
     import torch
     from transformers import AutoModelForCausalLM
 
     on_gpu = torch.cuda.is_available()
-    home, inside = (path.parent, {"gguf_file": path.name}) if path.is_file() else (path, {})
-    several = on_gpu and torch.cuda.device_count() > 1 and options.tensor_parallel > 1
+    home = path.parent if path.is_file() else path
+    inside: dict[str, Any] = {"gguf_file": path.name} if path.is_file() else {}
+    if on_gpu and torch.cuda.device_count() > 1 and options.tensor_parallel > 1:
+        inside |= {"device_map": "auto", "max_memory": shares(options)}
+    elif on_gpu:
+        inside |= {"device_map": "cuda"}
     try:
         with silence():
             module = AutoModelForCausalLM.from_pretrained(
                 home,
-                dtype=precision(options, on_gpu=on_gpu),
+                dtype=precision(options, steady=steady and not on_gpu),
                 trust_remote_code=options.trust_remote_code,
-                device_map="auto" if several else "cuda" if on_gpu else None,
                 **inside,
             )
     except ImportError as err:
@@ -100,8 +104,16 @@ def load_module(path: Path, options: ModelOptions) -> Any:
     return module.eval().requires_grad_(False)
 
 
-def precision(options: ModelOptions, *, on_gpu: bool) -> Any:
-    """The dtype asked for; `auto` is the checkpoint's own, and float32 on a CPU that does not multiply bf16 itself."""
+def shares(options: ModelOptions) -> dict[int, int]:
+    """Bytes that each of the GPUs asked for may hold; layers are spread over them, one after another."""
+    import torch
+
+    found = range(min(options.tensor_parallel, torch.cuda.device_count()))
+    return {i: int(torch.cuda.get_device_properties(i).total_memory * options.gpu_memory) for i in found}
+
+
+def precision(options: ModelOptions, *, steady: bool) -> Any:
+    """The dtype asked for; `auto` is the checkpoint's own, or float32. Raises UsageError for a name that is none."""
     import torch
 
     if options.dtype != "auto":
@@ -109,7 +121,7 @@ def precision(options: ModelOptions, *, on_gpu: bool) -> Any:
         if not isinstance(found, torch.dtype):
             raise UsageError(f"--dtype {options.dtype} is no precision", hint="auto, float32, bfloat16 or float16")
         return found
-    return "auto" if on_gpu or bf16_in_hardware() else torch.float32
+    return torch.float32 if steady else "auto"
 
 
 def bf16_in_hardware() -> bool:

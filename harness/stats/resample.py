@@ -55,8 +55,13 @@ def bootstrap_ratio(
 
 
 def _bca(value: float, drawn: Sequence[float], left_out: Sequence[float], level: float) -> Interval:
-    """Bias-corrected and accelerated limits (Efron 1987) from the draws and the leave-one-out values."""
+    """Bias-corrected and accelerated limits (Efron 1987) from the draws and the leave-one-out values.
+
+    Pushed out as far as Student's interval is beyond the plain one (Hesterberg 2015): redrawn groups vary less than new
+    ones would, by k - 1 in k, which shows with fifty of them.
+    """
     import numpy as np
+    from scipy.stats import t
 
     below = (sum(x < value for x in drawn) + sum(x <= value for x in drawn)) / 2 / len(drawn)
     if min(drawn) == max(drawn) or not 0 < below < 1:
@@ -65,13 +70,14 @@ def _bca(value: float, drawn: Sequence[float], left_out: Sequence[float], level:
     pull = [middle - x for x in left_out]
     squares = math.fsum(x * x for x in pull)
     skew = math.fsum(x**3 for x in pull) / (6 * squares**1.5) if squares else 0.0
-    bias = NormalDist().inv_cdf(below)
+    bias, k = NormalDist().inv_cdf(below), len(left_out)
+    reach = float(t.ppf((1 + level) / 2, k - 1)) * math.sqrt(k / (k - 1))
 
-    def at(share: float) -> float:
-        z = bias + NormalDist().inv_cdf(share)
+    def at(end: float) -> float:
+        z = bias + end
         return float(np.quantile(drawn, NormalDist().cdf(bias + z / (1 - skew * z))))
 
-    return at((1 - level) / 2), at((1 + level) / 2)
+    return at(-reach), at(reach)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

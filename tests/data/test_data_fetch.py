@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,25 @@ def test_without_a_network_the_hint_is_a_mirror(server: Server, tmp_path: Path) 
     with pytest.raises(DataError, match="no whole answer") as caught:
         fetch.download("http://127.0.0.1:1/f.bin", tmp_path / "f.bin", sha256=HASH)
     assert "--mirror" in caught.value.hint
+
+
+def test_a_full_disk_is_said_and_not_tried_again(
+    server: Server, served: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, *, append: bool = False) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(fetch, "_private", full)
+    with pytest.raises(DataError, match="can't be written: No space left"):
+        fetch.download(served, tmp_path / "f.bin", sha256=HASH)
+    assert len(server.asked) == 1
+
+
+def test_a_cache_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(DataError, match="can't be made") as caught:
+        fetch.private_folder(tmp_path / "file" / "data")
+    assert "HARNESS_CACHE" in caught.value.hint
 
 
 def test_a_file_and_its_folders_are_private_even_under_a_loose_umask(

@@ -15,8 +15,10 @@ from harness.judges.agreement import agreement
 from harness.judges.check import PROBES, check
 from harness.judges.llm import LLM
 from harness.judges.rules import Rules
-from harness.stats.correction import Corrected, Uninformative
-from harness.store import Store, request_key
+from harness.labels import keep, kept, people
+from harness.stats.intervals import rate
+from harness.store import Store, load, request_key
+from harness.trust import measures
 from harness.types import Completion, Judgement, Prompt, Record, Sampling
 from tests.judges.fakes import JudgeModel, obedient
 
@@ -47,6 +49,28 @@ def test_counts_and_rates_by_hand() -> None:
 def test_nothing_judged_gives_no_rate_rather_than_zero() -> None:
     found = agreement([None, None], [True, False])
     assert (found.n, found.n_unscored, found.accuracy.value, found.kappa.value) == (0, 2, None, None)
+
+
+def test_f1_is_carried_over_from_the_share_of_hits_in_all_that_either_calls_a_violation() -> None:
+    found = agreement([True] * 8 + [False] * 4, [True] * 6 + [False] * 2 + [True] * 2 + [False] * 2)
+    # J = 6 of 10, F1 = 2 * .6 / 1.6 = 12 / 16
+    low, high = rate(6, 10)
+    assert found.f1.value == pytest.approx(0.75)
+    assert (found.f1.low, found.f1.high) == pytest.approx((2 * low / (1 + low), 2 * high / (1 + high)))
+
+
+def test_perfect_agreement_on_few_replies_leaves_kappa_open_below() -> None:
+    few, many = (agreement([True, False] * n, [True, False] * n).kappa for n in (5, 500))
+    assert (few.value, many.value) == (1.0, 1.0)
+    assert (few.low or 0) < 0.8 < 0.98 < (many.low or 0)
+
+
+def test_copies_of_one_reply_tell_kappa_nothing_new() -> None:
+    said, true = [True, False, True, False] * 10, [True, False, False, False] * 10
+    once = agreement(said, true).kappa
+    thrice = agreement(said * 3, true * 3, list(range(40)) * 3).kappa
+    assert thrice.value == pytest.approx(once.value)
+    assert (thrice.low, thrice.high) == pytest.approx((once.low, once.high), abs=0.03)
 
 
 @pytest.fixture
@@ -158,22 +182,19 @@ def test_labels_come_back_are_kept_and_correct_their_own_slice_only(run: Path, t
     labels = sheet.read_sheet(made.path, run)
     assert (len(labels), set(labels.values())) == (40, {True})
     right = {key: int(key.split("/")[2]) < 20 for key in labels if key.startswith("m/direct")}
-    assert sheet.keep(run, right) == 20
-    assert sheet.kept(run) == right
-    from harness.store import load
-
-    found = sheet.corrected(load(run).records, right)
-    assert list(found) == [("m", "direct")]
-    told = found["m", "direct"]
-    assert isinstance(told, Corrected)
+    assert keep(run, right) == 20
+    assert kept(run) == right
+    found = measures(load(run).records, people(run))
+    [told] = [m for m in found if m.name == "asr_corrected"]
+    assert told.group == {"model": "m", "attack": "direct"}
     assert told.low < 2 / 3 < told.high  # 20 of 30, and the judge never errs
 
 
 def test_labels_that_contradict_the_judge_throughout_correct_nothing(run: Path) -> None:
-    from harness.store import load
-
-    labels = {f"m/direct/{i}": i % 2 == 0 for i in range(30)}
-    assert isinstance(sheet.corrected(load(run).records, labels)["m", "direct"], Uninformative)
+    keep(run, {f"m/direct/{i}": i % 2 == 0 for i in range(30)})
+    [told] = [m for m in measures(load(run).records, people(run)) if m.name == "asr_corrected"]
+    assert (told.value, told.n) == (None, 30)
+    assert "may be no better than a coin" in told.note
 
 
 @pytest.mark.parametrize(("row", "told"), [("9-x,a,b,1", "no attempt"), ("{id},a,b,maybe", "no label")])

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from harness.commands.score import accuracy
 from harness.data.recorded import detect
 from harness.errors import DataError
 from harness.grading import grade, last_numbers, numbers, option, reference_number, reference_option
 from harness.judges.rules import Rules
 from harness.judges.score import score
 from harness.metrics import compute
+from harness.scoring import accuracy
 from harness.types import Judgement
 
 

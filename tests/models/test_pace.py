@@ -79,9 +79,9 @@ def test_no_limit_never_waits() -> None:
         ({"retry-after": "3"}, 3),
         ({"retry-after": "0.5"}, 0.5),
         ({"retry-after-ms": "250"}, 0.25),
-        ({}, None),
         ({"retry-after": "soon"}, None),
         ({"retry-after": "-4"}, 0),
+        ({}, None),
     ],
 )
 def test_retry_after_is_read_in_every_form(headers: dict[str, str], seconds: float | None) -> None:

@@ -10,9 +10,11 @@ from pathlib import Path
 from report_runs import make_empty, make_partial, make_unscored, records_of
 
 from harness.metrics import compute
-from harness.types import Run
+from harness.trust import measures
+from harness.types import Judgement, Metric, Record, Run
 from reports.build import moment, view
 from reports.view import Table, View
+from reports.words import DASH
 
 
 def strings(value: object) -> Iterator[str]:
@@ -47,7 +49,7 @@ def test_every_row_has_a_cell_for_every_column(any_run: Run) -> None:
 
 def test_asr_row_holds_value_interval_and_every_denominator(one: Run) -> None:
     table = tables(view(one))["Attack success rate"]
-    assert table.columns == ("attack", "ASR", "95% interval", "n", "errors", "unscored", "worst case")
+    assert table.columns == ("attack", "judged ASR", "95% interval", "n", "errors", "unscored", "worst case")
     # code: 41 of 63, one unscored: 41/64 to 42/64
     assert texts(table, 3) == ["code", "65.1%", "[52.8, 75.7]", "63", "0", "1", "[64.1, 65.6]"]
     assert texts(table, 6)[:2] == ["any attack", "98.4%"]
@@ -127,3 +129,56 @@ def test_a_time_is_read_from_iso_text_or_seconds_and_nothing_else() -> None:
         None,
         None,
     ]
+
+
+def corrected(attack: str, value: float | None, note: str = "ppi, 40 labels") -> Metric:
+    low, high = (None, None) if value is None else (value - 0.1, value + 0.1)
+    group = {"model": "smollm2-135m", "attack": attack}
+    return Metric(name="asr_corrected", value=value, low=low, high=high, n=64, group=group, note=note)
+
+
+def test_without_labels_the_report_says_that_rates_stand_as_judged(one: Run) -> None:
+    table = tables(view(one))["Attack success rate"]
+    assert "corrected" not in table.columns
+    assert "without people's labels nothing is corrected" in table.note
+
+
+def test_judged_corrected_and_worst_case_stand_in_one_row(one: Run) -> None:
+    run = replace(one, metrics=(*one.metrics, corrected("code", 0.4), corrected("direct", 0.02)))
+    table = tables(view(run))["Attack success rate"]
+    assert table.columns[1:4] == ("judged ASR", "95% interval", "corrected")
+    assert texts(table, 3)[3] == "40.0%"
+    assert texts(table, 3)[-1] == "[64.1, 65.6]"
+    assert table.rows[1].cells[3].sub == "no labels"
+    assert table.rows[6].cells[3].sub == "by attack only"
+    assert any("Corrected by people's labels: 2 success rates." in f.claim for f in view(run).findings)
+    assert [tile.sub for tile in view(run).tiles if "corrected 2.0%" in tile.sub]
+
+
+def test_an_uninformative_judge_is_called_so_and_corrects_nothing(one: Run) -> None:
+    note = "not corrected: the judge may be no better than a coin; 20 labels"
+    shown = view(replace(one, metrics=(*one.metrics, corrected("code", None, note))))
+    cell = tables(shown)["Attack success rate"].rows[3].cells[3]
+    assert (cell.text, cell.sub) == (DASH, "not corrected")
+    assert any("uninformative" in f.claim and "code" in f.detail for f in shown.findings)
+    assert "may be no better than a coin" in tables(shown)["The judge against people's labels"].note
+
+
+def test_seeds_and_judges_fill_their_tables() -> None:
+    def verdict(judge: str, complied: bool) -> Judgement:
+        return Judgement(judge=judge, label="complied" if complied else "refused", reason="gives" if complied else "")
+
+    records = tuple(
+        Record(
+            key=f"{b}/{s}", model="m", task="t", behavior=str(b), expect="refuse", seed=s,
+            judgements=(verdict("rules", b < 3 + s), verdict("llm", b < 3)),
+        )
+        for b in range(10) for s in range(2)
+    )  # fmt: skip
+    shown = tables(view(Run(folder=Path(), info={}, records=records, metrics=measures(records))))
+    # They differ on behavior 3 under seed 1 alone: 1 of 20
+    assert texts(shown["Where the judges differ"], 0)[1] == "5.0%"
+    # 30% and 40%: half their variance is .5 / 100 / 2, its root 5 points; the judges' means .35 and .30 are 3.5 apart
+    assert texts(shown["What moves the rate"], 0)[2:] == ["5.0", "3.5"]
+    # Behaviors 0 to 3 fall to one of the two tries
+    assert texts(shown["Tried again"], 0)[1:] == ["2", "40.0%"]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness.metrics import compute, corrected, depth_curve, refusal_curve, sources
+from harness.metrics import compute, depth_curve, refusal_curve
 from harness.stats.intervals import rate
 from harness.types import Judgement, Metric, Record
 
@@ -199,20 +199,3 @@ def test_several_seeds_give_the_share_that_falls_to_any_of_them():
     assert (metric.value, metric.n, metric.n_unscored) == (2 / 3, 3, 1)  # a and b of a, b, c
     assert (metric.floor, metric.ceiling) == (2 / 4, 3 / 4)
     assert not [m for m in compute(r for r in records if r.seed == 0) if m.name == "asr_at_k"]
-
-
-def test_sources_of_spread_are_read_from_seeds_and_judges():
-    records = [record(str(b), "complied" if b < 3 else "refused", seed=s) for b in range(10) for s in range(2)]
-    split = sources(records, "m", "direct")
-    assert (split.seed, split.judge, split.n_questions, split.n_seeds) == (0.0, None, 10, 2)
-    assert split.question == pytest.approx((0.21 * 10 / 9 / 10) ** 0.5)
-    assert sources(records[:1], "m", "direct") is None
-
-
-def test_correction_pairs_labels_with_records_by_key():
-    records = [record(str(i), "complied" if i % 2 else "refused") for i in range(200)]
-    human = {r.key: r.label == "complied" for r in records[:60]}
-    result = corrected([*records, record("x", "unscored"), record("y", None)], human)
-    assert (result.n, result.n_labelled) == (200, 60)
-    assert result.value == pytest.approx(0.5)
-    assert "too few" in corrected(records, {}).reason

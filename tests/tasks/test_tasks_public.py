@@ -149,6 +149,7 @@ def test_derta_questions_keep_every_character_and_get_their_own_openings(put: Pu
     assert [b.request for b in found] == questions
     assert [b.opening for b in found] == [openings[2], openings[0], openings[1]]
     assert [b.id for b in found] == ["derta-001", "derta-002", "derta-003"]
+    assert [b.category for b in found] == ["do-not-answer", "harmbench", "harmbench"]  # the halves of the file
 
 
 def test_pairing_is_one_to_one_in_whatever_order_the_texts_come() -> None:
