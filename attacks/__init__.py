@@ -17,6 +17,7 @@ PLUGINS: dict[str, str] = {
     "gcg": "attacks.gcg:Gcg",
     "probe_sampling": "attacks.probe:ProbeSampling",
     "autodan": "attacks.autodan:AutoDan",
+    "replay": "attacks.replay:Replay",
     "recorded": "attacks.recorded:Recorded",
     "recorded_raw": "attacks.recorded:RecordedRaw",
     "derta_code": "attacks.derta:DertaCode",

@@ -106,10 +106,14 @@ class Gcg(Attack):
     def open(self, lines: list[tuple[str, str]], context: Context) -> Search:
         """A search at its start; loads the weights when nobody has yet."""
         module, tokenizer = context.target.weights()
+        return self.begin(module, tokenizer, lines, self.settings(context.seed))
+
+    def begin(self, module: Any, tokenizer: Any, lines: list[tuple[str, str]], settings: Settings) -> Search:
+        """A search on weights that are at hand, for who trains against it."""
         model = packed(module)
         tokens = tokens_of(tokenizer, model.embed.weight.shape[0])
         scenes = [tokens.scene(model, request, target) for request, target in lines]
-        return Search(model, tokens, scenes, self.settings(context.seed))
+        return Search(model, tokens, scenes, settings)
 
     def lines(self, behavior: Behavior) -> list[tuple[str, str]]:
         """Requests and targets the suffix is searched on."""

@@ -35,6 +35,8 @@ def packed(module: Any) -> Packed:
     known: Packed | None = vars(module).get("_packed")
     if known is None:
         known = vars(module)["_packed"] = Packed(module)
+    elif module.config._attn_implementation != NAME:  # another user of the module had its own in between
+        module.set_attn_implementation(NAME)
     return known
 
 

@@ -8,9 +8,9 @@ its own seed, and no stream waits for another: all of them are in flight at once
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from attacks.refine import (
     APPROACHES,
@@ -25,7 +25,7 @@ from attacks.refine import (
     propose,
 )
 from harness.errors import UnknownName
-from harness.types import Attack, Attempt, Behavior, Context, Message, Prompt, Sampling
+from harness.types import Attack, Attempt, Behavior, Capability, Context, Message, Prompt, Sampling
 
 SIZES: dict[str, tuple[int, int]] = {"paper": (20, 3), "code": (3, 3), "jailbreakbench": (30, 3)}
 """Streams and iterations, by where they are from; DeRTa used the paper's."""
@@ -65,6 +65,12 @@ class Pair(Attack):
         """The most calls one behavior can cost, by role, when no server asks to come back later."""
         rounds = self.size[0] * self.size[1]
         return {"attacker": rounds * self.tries, "target": rounds + 1, "judge": rounds + 1}
+
+    def describe(self, behaviors: Sequence[Behavior], can: Collection[Capability]) -> dict[str, Any]:
+        """The most that one behavior can cost."""
+        most = self.budget()
+        calls = ", ".join(f"{n} of the {role}" for role, n in most.items())
+        return {"budget": most, "notes": [f"{self.name}: at most {calls} for a behavior"]}
 
     async def attempts(self, behavior: Behavior, context: Context) -> AsyncIterator[Attempt]:
         """One attempt: the best prompt of all streams."""

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from attacks.refine import (
     APPROACHES,
@@ -28,7 +28,7 @@ from attacks.refine import (
     quoted,
 )
 from harness.errors import ModelError
-from harness.types import Attack, Attempt, Behavior, Context, Message, Prompt, Sampling
+from harness.types import Attack, Attempt, Behavior, Capability, Context, Message, Prompt, Sampling
 
 TOPIC_SCHEMA = json.dumps(
     {"type": "object", "properties": {"same": {"type": "boolean"}}, "required": ["same"], "additionalProperties": False}
@@ -67,6 +67,12 @@ class Tap(Attack):
         leaves = [min(self.width, self.branching**level) for level in range(self.depth)]
         nodes = sum(leaves) * self.branching
         return {"attacker": nodes * (self.tries + 1), "target": nodes + 1, "judge": nodes + 1}
+
+    def describe(self, behaviors: Sequence[Behavior], can: Collection[Capability]) -> dict[str, Any]:
+        """The most that one behavior can cost."""
+        most = self.budget()
+        calls = ", ".join(f"{n} of the {role}" for role, n in most.items())
+        return {"budget": most, "notes": [f"{self.name}: at most {calls} for a behavior"]}
 
     async def attempts(self, behavior: Behavior, context: Context) -> AsyncIterator[Attempt]:
         """One attempt: the best prompt of the tree."""

@@ -1,7 +1,7 @@
 """What the trainer costs: useful tokens a second and memory against the official script's way and TRL, and RTO's price.
 
     python benchmarks/trainer.py                            # two CPU cores, a few minutes
-    python benchmarks/trainer.py --trl-python VENV/bin/python   # a venv with torch, transformers, peft and trl
+    pip install --no-deps --target FOLDER trl && python benchmarks/trainer.py --trl FOLDER
 
 Same data, base, adapter and number of steps for all; the ways take turns, each in a process of its own, and the
 median of the rounds counts. *Useful* tokens are those of the rows, never padding. The official way, as its script
@@ -17,12 +17,14 @@ import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 ROWS, BLOCK = 8, 512
+THREADS = os.environ.get("OMP_NUM_THREADS", "2")
 
 
 def recipe(method: str, precision: str) -> Any:
@@ -85,12 +87,11 @@ def child(way: str, steps: int, precision: str) -> None:
     """Runs one way: a step to warm up, then the timed ones. Prints tokens/s and the peak of resident memory."""
     import torch
 
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
+    torch.set_num_threads(int(THREADS))
     ways: dict[str, Callable[[], Iterator[int]]] = {
         "ours": lambda: ours("derta", precision),
         "official": lambda: official("derta", precision),
         "vanilla": lambda: ours("vanilla", precision),
-        "rto": lambda: ours("derta", precision),
     }
     run = ways[way]()
     next(run)
@@ -103,13 +104,15 @@ def child(way: str, steps: int, precision: str) -> None:
 
 
 TRL = """
-import json, sys, time
+import json, resource, sys, time
 import torch
 from datasets import Dataset
 from peft import LoraConfig
 from transformers import AutoModelForCausalLM, TrainerCallback
 from trl import SFTConfig, SFTTrainer
-base, rows, steps, precision, batch = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4], int(sys.argv[5])
+base, rows, steps, precision, scratch, threads = sys.argv[1:7]
+steps = int(steps)
+torch.set_num_threads(int(threads))
 rows = [json.loads(line) for line in open(rows)]
 class Clock(TrainerCallback):
     def on_step_end(self, args, state, control, **_):
@@ -119,7 +122,7 @@ dtype = torch.bfloat16 if precision == "bf16" else torch.float32
 model = AutoModelForCausalLM.from_pretrained(base, dtype=dtype)
 tokens = sum(len(row["input_ids"]) for row in rows)
 length = 1024
-config = SFTConfig(output_dir="/tmp/trl-bench", packing=True, max_length=length, per_device_train_batch_size=1,
+config = SFTConfig(output_dir=scratch, packing=True, max_length=length, per_device_train_batch_size=1,
     max_steps=steps + 1, report_to=[], use_cpu=True, bf16=False, learning_rate=6e-4, save_strategy="no",
     gradient_checkpointing=False, disable_tqdm=True, logging_strategy="no")
 lora = LoraConfig(r=16, lora_alpha=32, task_type="CAUSAL_LM", target_modules=["q_proj", "k_proj", "v_proj", "o_proj",
@@ -128,7 +131,9 @@ trainer = SFTTrainer(model=model, args=config, train_dataset=Dataset.from_list(r
     callbacks=[Clock()])
 packed = sum(len(row["input_ids"]) for row in trainer.train_dataset) / len(trainer.train_dataset)
 trainer.train()
-print(json.dumps({"tokens_per_second": packed * steps / (times[-1] - times[0]), "packed": packed}))
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+speed = packed * steps / (times[-1] - times[0])
+print(json.dumps({"tokens_per_second": speed, "peak_gib": peak, "packed": packed}))
 """
 
 
@@ -144,9 +149,9 @@ def trl_rows(path: Path) -> str:
     return locate("smollm2-135m")
 
 
-def last_json(command: list[str]) -> dict[str, float]:
+def last_json(command: list[str], **environment: str) -> dict[str, float]:
     """The last line a child process prints."""
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{command[1:4]} failed: {done.stderr.strip().splitlines()[-1:]}")
     found: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
@@ -164,23 +169,36 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=3, help="timed steps of 8 rows in each round")
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
-    parser.add_argument("--trl-python", help="python of a venv that holds trl; without it that figure is left out")
+    parser.add_argument(
+        "--trl", type=Path, help="folder that trl was installed into; without it that figure is left out"
+    )
     parser.add_argument("--child", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
         return child(args.child, args.steps, args.precision)
-    ways = ["ours", "official", "vanilla", "rto"]
+    ways = ["ours", "official", "vanilla"]
     found: dict[str, list[dict[str, float]]] = {way: [] for way in [*ways, "trl"]}
-    rows = Path("/tmp") / f"trl-rows-{os.getpid()}.jsonl"
-    base = trl_rows(rows) if args.trl_python else ""
-    for _ in range(args.rounds):
-        for way in ways:
-            again = [sys.executable, __file__, "--child", way, "--steps", str(args.steps)]
-            found[way].append(last_json([*again, "--precision", args.precision]))
-        if args.trl_python:
-            found["trl"].append(last_json([args.trl_python, "-c", TRL, base, str(rows), str(args.steps), args.precision,
-                                           str(ROWS)]))  # fmt: skip
-    rows.unlink(missing_ok=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        rows = Path(scratch) / "rows.jsonl"
+        base = trl_rows(rows) if args.trl else ""
+        for _ in range(args.rounds):
+            for way in ways:
+                again = [sys.executable, __file__, "--child", way, "--steps", str(args.steps)]
+                found[way].append(last_json([*again, "--precision", args.precision]))
+            if args.trl:
+                command = [
+                    sys.executable,
+                    "-c",
+                    TRL,
+                    base,
+                    str(rows),
+                    str(args.steps),
+                    args.precision,
+                    scratch,
+                    THREADS,
+                ]
+                path = os.pathsep.join([str(args.trl.resolve()), os.environ.get("PYTHONPATH", "")])
+                found["trl"].append(last_json(command, PYTHONPATH=path))
     report(found)
     return None
 
@@ -199,10 +217,10 @@ def report(found: dict[str, list[dict[str, float]]]) -> None:
     if found["trl"]:
         figure("trainer_vs_trl", median("ours") / median("trl"), 1.0, at_least=True)
     else:
-        print("trainer_vs_trl left out: no --trl-python")
+        print("trainer_vs_trl left out: no --trl FOLDER")
     figure("trainer_memory", median("ours", "peak_gib") / median("official", "peak_gib"), 0.4, at_least=False)
     # A step of derta reads longer rows than one of vanilla: the price is per token read.
-    figure("rto_cost", median("vanilla") / median("rto"), 1.05, at_least=False)
+    figure("rto_cost", median("vanilla") / median("ours"), 1.05, at_least=False)
 
 
 if __name__ == "__main__":

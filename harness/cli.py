@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import sys
 import typing
-from collections.abc import Callable
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +13,16 @@ from harness import __version__, progress
 from harness.commands.data import data
 from harness.commands.gate import baseline, compare, gate
 from harness.commands.judge import judge
+from harness.commands.lab import lab
 from harness.commands.merge import merge
+from harness.commands.options import given, settings_as_options, show
+from harness.commands.paper import paper
 from harness.commands.score import score
 from harness.commands.train import train
-from harness.config import RunSpec, make_spec, read_yaml
+from harness.commands.winrate import winrate
+from harness.config import make_spec, read_yaml
 from harness.errors import HarnessError
 
-F = typing.TypeVar("F", bound=Callable[..., Any])
 EXIT_CODES = "Exit codes: 0 done, 1 gate failed, 2 usage or data, 3 inconclusive, 4 incomplete, 130 interrupted."
 
 
@@ -77,21 +78,6 @@ def cli() -> None:
     """
 
 
-def settings_as_options(command: F) -> F:
-    """One option for each field of RunSpec, with the field's own help."""
-    for f in reversed(fields(RunSpec)):
-        flag = "--" + f.name.replace("_", "-")
-        default = ",".join(f.default) if isinstance(f.default, tuple) else f.default
-        shown = f" [{default}]" if default not in ("", 0, False) else ""
-        help_text = f.metadata["help"] + shown
-        many = f.name in ("adapter", "set")
-        if isinstance(f.default, bool):
-            command = click.option(flag, f.name, is_flag=True, default=None, help=help_text)(command)
-        else:
-            command = click.option(flag, f.name, multiple=many, default=None, metavar="TEXT", help=help_text)(command)
-    return command
-
-
 @cli.command(epilog=EXIT_CODES)
 @click.option("--config", type=click.Path(path_type=Path), help="YAML file of settings; flags win over it")
 @click.option("--out", type=click.Path(path_type=Path), help="run folder [runs/MODEL-HASH]")
@@ -108,23 +94,19 @@ def run(config: Path | None, out: Path | None, fresh: bool, quiet: bool, **flags
     harness run --model smollm2-135m --adapter derta/ --adapter vanilla/
     harness run --model my-model --base-url http://localhost:8000/v1 --judge llm
     harness run --model smollm2-135m --set prefill.depths=0,20,80
+    harness run --model my-model --attacks pair,tap --budget queries=60,tokens=40000
+    harness run --model my-model --attacks replay --from-run runs/other-1a2b3c4d
     """
     progress.quiet = quiet
-    given = {k: v for k, v in flags.items() if v is not None and v != ()}
-    spec = make_spec({**(read_yaml(config) if config else {}), **given})
+    spec = make_spec({**(read_yaml(config) if config else {}), **given(flags)})
     from harness.engine import run as run_spec
 
     done = run_spec(spec, out, fresh=fresh)
     if not quiet:
         show(done)
     click.echo(str(done.folder / "report.pdf"))
-
-
-def show(done: Any) -> None:
-    """The tables of a run on the terminal."""
-    from harness import registry
-
-    registry.load("report", "terminal")(done)
+    if done.info["status"] != "complete":
+        sys.exit(4)
 
 
 @cli.command()
@@ -190,5 +172,5 @@ def doctor() -> None:
     sys.exit(0 if healthy else 2)
 
 
-for command in (gate, compare, baseline, score, judge, data, train, merge):
+for command in (gate, compare, baseline, score, judge, data, train, merge, lab, paper, winrate):
     cli.add_command(command)

@@ -7,10 +7,11 @@ import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from harness.budget import check_budget
 from harness.errors import UnknownName, UsageError
+from harness.models.formats import chat_format
 from harness.models.options import ModelOptions
 from harness.types import Sampling, sha
 
@@ -18,10 +19,31 @@ from harness.types import Sampling, sha
 ATTACKS = ("direct", "prefill", "completion", "code", "cipher", "jailbreakchat")
 TASKS = ("arithmetic", "knowledge", "instructions")
 
+PAPER: dict[str, Any] = {
+    "overrefusal": "none",
+    "subset": ("pair=50", "autodan=50"),
+    "max_tokens": 1024,
+    "temperature": 0.0,
+    "gpu_memory": 0.7,  # AutoDAN holds the weights a second time, beside the engine
+}
+"""What the DeRTa paper's protocol says whatever is asked (arXiv 2407.09121): docs/paper.md."""
+
 PROFILES: dict[str, dict[str, Any]] = {
     "demo": {"limit": 12, "max_tokens": 96, "task_limit": 20},
     "ci": {"limit": 12, "max_tokens": 64, "task_limit": 20, "attacks": ("direct", "prefill", "completion")},
-    "paper": {"max_tokens": 1024},
+    "paper": {
+        **PAPER,
+        "behaviors": "derta-200",
+        "attacks": ("derta_code", "pair", "derta_jailbreakchat", "derta_cipher", "derta_completion", "autodan"),
+        "tasks": ("derta-gsm8k", "derta-mmlu", "derta-alpaca"),
+    },
+    "paper-stand-in": {
+        **PAPER,
+        "behaviors": "magic",
+        "attacks": ("code", "pair", "jailbreakchat", "cipher", "completion", "autodan"),
+        "tasks": ("arithmetic", "knowledge", "open-ended"),
+        "set": ("code.families=python-stack",),
+    },
 }
 """Named bundles of settings; what is given on the command line or in the file wins over them."""
 
@@ -35,9 +57,9 @@ def setting(default: Any, help: str) -> Any:
 class RunSpec:
     """Everything that decides what a run does and what its records say."""
 
-    model: str = setting("", "checkpoint: smollm2-135m, a folder, a hub id, scripted:POLICY, or a served name")
+    model: str = setting("", "a known checkpoint (harness ls models), hub id, folder, .gguf, URL, or a served name")
     adapter: tuple[str, ...] = setting(
-        (), "LoRA folders (or bundled ones, by name) to evaluate beside the base, in the same load"
+        (), "LoRA adapters to evaluate beside the base, in the same load: folders, hub ids, or bundled ones by name"
     )
     skip_base: bool = setting(False, "with --adapter: don't evaluate the base itself")
     attacks: tuple[str, ...] = setting(("all",), "attacks; 'all': the standard six, less what the model can't take")
@@ -61,6 +83,10 @@ class RunSpec:
     split: str = setting("test", "which part of the behaviors: test, dev or all")
     limit: int = setting(0, "use only so many behaviors and look-alikes; 0: all")
     task_limit: int = setting(0, "use only so many items of each helpfulness task; 0: all")
+    subset: tuple[str, ...] = setting(
+        (), "try an attack on so many behaviors only, drawn by the seed: pair=50,autodan=50"
+    )
+    shard: str = setting("", "do only part i of n, written i/n: for job arrays; harness paper --merge joins them")
     seed: int = setting(0, "seed of everything that is drawn")
     seeds: int = setting(1, "repeat everything with so many seeds")
     max_tokens: int = setting(512, "longest reply, in tokens (the paper: 1024)")
@@ -71,11 +97,19 @@ class RunSpec:
     can: tuple[str, ...] = setting((), "what the endpoint can do beyond chat: raw, prefill, logprobs")
     concurrency: int = setting(32, "requests in flight at an endpoint")
     timeout: float = setting(120.0, "seconds to wait for one answer of an endpoint")
+    requests_per_minute: int = setting(0, "most requests sent to an endpoint in a minute; 0: no limit")
+    tokens_per_minute: int = setting(0, "most tokens an endpoint reads and writes in a minute; 0: no limit")
+    max_cost: float = setting(0.0, "most US dollars to spend at endpoints; what would pass it is not sent; 0: no limit")
+    prices: str = setting("", "YAML file of prices that win over the bundled ones")
+    checkpoints: str = setting("", "YAML file of your own known checkpoints (form: harness/models/checkpoints.yaml)")
+    engine: Literal["auto", "vllm", "transformers"] = setting(
+        "auto", "auto, vllm or transformers; auto: vLLM where it can"
+    )
     dtype: str = setting("auto", "precision of the weights")
-    tensor_parallel: int = setting(1, "GPUs to split the model over")
+    tensor_parallel: int = setting(0, "GPUs to split the model over; 0: what the checkpoint is known to need")
     gpu_memory: float = setting(0.9, "share of GPU memory vLLM may take")
     max_model_len: int = setting(0, "longest prompt and reply together; 0: what the model allows")
-    chat_template: str = setting("", "file with a chat template that replaces the checkpoint's own")
+    chat_template: str = setting("", "chat format that replaces the checkpoint's own: derta, llama3, or a jinja file")
     trust_remote_code: bool = setting(False, "run code that comes with the checkpoint")
     profile: str = setting("", f"a bundle of settings: {', '.join(PROFILES)}")
 
@@ -85,23 +119,21 @@ class RunSpec:
 
     def target_options(self) -> ModelOptions:
         """How the model under attack is opened. Raises UsageError when a template file can't be read."""
-        template = None
-        if self.chat_template:
-            try:
-                template = Path(self.chat_template).read_text(encoding="utf-8")
-            except OSError as err:
-                raise UsageError(f"--chat-template {self.chat_template}: {err.strerror}") from err
         return ModelOptions(
+            engine=self.engine,
             dtype=self.dtype,
             tensor_parallel=self.tensor_parallel,
             gpu_memory=self.gpu_memory,
             max_model_len=self.max_model_len or None,
             trust_remote_code=self.trust_remote_code,
-            chat_template=template,
+            chat=chat_format(self.chat_template),
+            checkpoints=self.checkpoints,
             base_url=self.base_url or None,
             api_key_env=self.api_key_env,
             concurrency=self.concurrency,
             timeout=self.timeout,
+            requests_per_minute=self.requests_per_minute,
+            tokens_per_minute=self.tokens_per_minute,
             capabilities=self.can,
         )
 
@@ -117,9 +149,29 @@ class RunSpec:
                 found[key] = value
         return found
 
+    def subsets(self) -> dict[str, int]:
+        """How many behaviors each attack named in `subset` is asked for. Raises UsageError for a malformed one."""
+        found = {}
+        for item in self.subset:
+            name, _, number = item.partition("=")
+            if not name or not number.isdigit() or int(number) < 1:
+                raise UsageError(f"--subset {item!r} is not of the form attack=number", hint="--subset pair=50")
+            found[name] = int(number)
+        return found
+
+    def part(self) -> tuple[int, int]:
+        """Which part of how many, counted from 0; (0, 1) is the whole. Raises UsageError for a malformed `shard`."""
+        if not self.shard:
+            return 0, 1
+        index, _, parts = self.shard.partition("/")
+        if not (index.isdigit() and parts.isdigit() and 1 <= int(index) <= int(parts)):
+            raise UsageError(f"--shard {self.shard!r} is not of the form i/n, with i from 1 to n", hint="--shard 1/4")
+        return int(index) - 1, int(parts)
+
     def identity(self) -> str:
         """A short hash of what decides the records: two runs that share it can share a folder."""
         skipped = {"concurrency", "timeout", "tensor_parallel", "gpu_memory", "profile", "api_key_env"}
+        skipped |= {"requests_per_minute", "tokens_per_minute", "max_cost", "prices"}
         return sha({f.name: getattr(self, f.name) for f in fields(self) if f.name not in skipped})[:8]
 
 
@@ -161,6 +213,8 @@ def make_spec(given: Mapping[str, Any]) -> RunSpec:
     if profile and profile not in PROFILES:
         raise UnknownName("profile", profile, PROFILES)
     merged = {**PROFILES.get(profile, {}), **given}
+    if "set" in given:  # settings of plugins add to the profile's; the last one for a plugin wins
+        merged["set"] = (*PROFILES.get(profile, {}).get("set", ()), *convert(kinds["set"], given["set"], "--set"))
     values = {}
     for key, value in merged.items():
         flag = "--" + key.replace("_", "-")
@@ -172,13 +226,17 @@ def check(spec: RunSpec) -> RunSpec:
     """Raises UsageError for settings that make no sense."""
     if not spec.model:
         raise UsageError("no model given", hint="harness run --model smollm2-135m")
-    for name, least in (("limit", 0), ("task_limit", 0), ("seeds", 1), ("max_tokens", 1), ("concurrency", 1)):
+    at_least = {"limit": 0, "task_limit": 0, "seeds": 1, "max_tokens": 1, "concurrency": 1, "tensor_parallel": 0}
+    at_least |= {"requests_per_minute": 0, "tokens_per_minute": 0, "max_cost": 0}
+    for name, least in at_least.items():
         if getattr(spec, name) < least:
             raise UsageError(f"--{name.replace('_', '-')} must be at least {least}")
     if spec.split not in ("test", "dev", "all"):
         raise UnknownName("split", spec.split, ("test", "dev", "all"))
     if spec.skip_base and not spec.adapter:
         raise UsageError("--skip-base leaves nothing to evaluate", hint="name an adapter with --adapter")
+    spec.subsets()
+    spec.part()
     if not spec.judge:
         raise UsageError("no judge given", hint="--judge rules")
     check_budget(spec.budget, spec.max_tokens)

@@ -18,10 +18,12 @@ from harness import progress, registry
 from harness.budget import Till, merged, read_budget
 from harness.config import RunSpec
 from harness.errors import BudgetSpent, HarnessError, ModelError, UsageError
+from harness.judges.pairwise import Pairwise
 from harness.labels import CARRIED, LABELS, people
 from harness.manifest import Manifest
+from harness.models.costs import Purse
 from harness.models.remember import Remembered
-from harness.plan import Case, Plan, make_judge, make_plan, open_helper, open_targets
+from harness.plan import Case, Plan, make_judge, make_plan, open_helper, open_reference, open_targets, share
 from harness.store import Store, load, request_key, write_json
 from harness.trust import measures
 from harness.types import Attempt, Completion, Context, Judge, Judgement, Meter, Model, Prompt, Record, Run, sha
@@ -60,20 +62,28 @@ async def run_async(
     """`run`, for callers that have an event loop."""
     folder = Path(out) if out else default_folder(spec)
     check_folder(folder, spec, fresh=fresh)
+    purse = Purse(limit=spec.max_cost, prices=spec.prices, spent=earlier_cost(folder))
     async with AsyncExitStack() as stack:
-        opened = await open_targets(spec)
+        opened = await open_targets(spec, purse)
         stack.push_async_callback(close_all, opened)
         targets = opened[1:] if spec.skip_base else opened
         plan = make_plan(spec, targets)
-        attacker = await open_helper(spec.attacker, spec.attacker_base_url, spec, opened[0])
-        judging = await open_helper(spec.judge_model, spec.judge_base_url, spec, opened[0])
-        stack.push_async_callback(close_all, [m for m in (attacker, judging) if m not in opened])
+        attacker = await open_helper(spec.attacker, spec.attacker_base_url, spec, opened[0], purse)
+        judging = await open_helper(spec.judge_model, spec.judge_base_url, spec, opened[0], purse)
+        reference = await open_reference(spec, plan, opened[0], purse)
+        helpers = [m for m in (attacker, judging, reference) if m is not None and m not in opened]
+        stack.push_async_callback(close_all, helpers)
         store = stack.enter_context(Store(folder))
-        work = Work(spec, plan, store, targets, attacker, judging)
-        with Manifest.opened(folder, spec, plan, targets, work.judges) as manifest:
-            whole = await work.through(stages, manifest)
+        work = Work(spec, plan, store, targets, attacker, judging, reference, purse)
+        judges: list[Judge | Pairwise] = [*work.judges, *([work.comparer] if plan.pairs else [])]
+        with Manifest.opened(folder, spec, plan, targets, judges) as manifest:
+            try:
+                whole = await work.through(stages, manifest)
+            finally:  # money that is gone is written down, whatever ends the run
+                manifest.spent(work.usage(), work.seconds)
+                manifest.learned(purse.told(), work.notes())
             write_metrics(folder, store.records.values())
-            if whole:
+            if whole and not purse.refused:
                 manifest.complete()
     return write_reports(load(folder))
 
@@ -99,6 +109,13 @@ def check_folder(folder: Path, spec: RunSpec, *, fresh: bool) -> None:
         differs = [k for k in now if k in was and list_or_same(now[k]) != was[k]]
         hint = "name another folder with --out, or start over with --fresh"
         raise UsageError(f"{folder} holds a run with other settings ({', '.join(differs) or 'version'})", hint=hint)
+
+
+def earlier_cost(folder: Path) -> float:
+    """What earlier starts of this run have spent: a limit holds for all of them together."""
+    if not (folder / "run.json").exists():
+        return 0.0
+    return float(load(folder).info.get("budget", {}).get("cost_usd", 0.0))
 
 
 def list_or_same(value: Any) -> Any:
@@ -140,9 +157,13 @@ class Work:
     targets: Sequence[Model]
     attacker: Model
     judging: Model
+    reference: Model | None = None  # whose replies pairwise tasks compare with, where no file holds them
+    purse: Purse = field(default_factory=Purse)
     models: list[Remembered] = field(init=False)
     judges: list[Judge] = field(init=False)
+    comparer: Pairwise = field(init=False)  # of pairwise tasks
     helper: Remembered = field(init=False)
+    others: list[Remembered] = field(default_factory=list)  # attacker, judge and reference, each once
     limits: dict[str, float] = field(init=False)
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -152,9 +173,13 @@ class Work:
         self.models = [Remembered(m, self.store) for m in self.targets]
         self.helper = self._wrap(self.attacker)
         self.judges = [make_judge(name, self.spec, self._wrap(self.judging)) for name in self.spec.judge]
+        self.comparer = Pairwise(model=self._wrap(self.judging), seed=self.spec.seed)
 
     def _wrap(self, model: Model) -> Remembered:
-        return next((m for m in self.models if m.model is model), None) or Remembered(model, self.store)
+        known = next((m for m in [*self.models, *self.others] if m.model is model), None)
+        if known is None:
+            self.others.append(known := Remembered(model, self.store))
+        return known
 
     async def through(self, stages: Stages | None, manifest: Manifest) -> bool:
         """Everything there is to do, or piece by piece while `stages` wants more; whether all was done."""
@@ -289,26 +314,43 @@ class Work:
         )
 
     async def help(self, only: Collection[tuple[str, str]] | None = None) -> None:
-        """Helpfulness of every model, through lm-eval on the engine that is loaded; `only` as for attacks."""
-        if not self.plan.tasks:
-            return
-        from harness.helpfulness import measure
-
+        """Helpfulness of every model: lm-eval's tasks, then comparisons, on the engine; `only` as for attacks."""
         began = time.monotonic()
-        for model in self.models:
-            for record in await measure(model, self.plan.tasks, self.spec, only):
-                known = self.store.records.get(record.key)
-                if known is None or known.judgements != record.judgements:
-                    self.store.put_record(record)
+        if self.plan.tasks:
+            from harness.helpfulness import measure
+
+            for model in self.models:
+                self._keep(await measure(model, self.plan.tasks, self.spec, only))
+        if self.plan.pairs:
+            from harness import winrate
+
+            other = None if self.reference is None else self._wrap(self.reference)
+            for task, items in self.plan.pairs.items():
+                mine = [item for item in share(items, self.plan.part) if only is None or (task, item.id) in only]
+                for model in self.models:
+                    self._keep(await winrate.measure(model, task, mine, self.spec, self.comparer, other))
         self.seconds["helpfulness"] = self.seconds.get("helpfulness", 0.0) + time.monotonic() - began
 
-    def usage(self) -> dict[str, int]:
-        """What this start has really sent."""
-        every = {id(m.usage): m.usage for m in [*self.models, self.helper]}.values()
+    def _keep(self, records: Sequence[Record]) -> None:
+        """Keeps the records that say something new."""
+        for record in records:
+            known = self.store.records.get(record.key)
+            if known is None or known.judgements != record.judgements:
+                self.store.put_record(record)
+
+    def notes(self) -> list[str]:
+        """What the models have to say for the report, some of it only learned on the way."""
+        every = [*self.targets, self.attacker, self.judging]
+        return list(dict.fromkeys(note for model in every for note in getattr(model, "notes", ())))
+
+    def usage(self) -> dict[str, float]:
+        """What this start has really sent, and what it cost at endpoints whose prices are known."""
+        every = {id(m.usage): m.usage for m in [*self.models, *self.others]}.values()
         return {
             "requests": sum(u.requests for u in every),
             "tokens_in": sum(u.tokens_in for u in every),
             "tokens_out": sum(u.tokens_out for u in every),
+            **({"cost_usd": self.purse.spent - self.purse.before} if self.purse.known else {}),
         }
 
 

@@ -6,7 +6,8 @@ HarnessError
 ├── DataError         a file or checkpoint is missing, broken or not the one that was pinned; exit code 2
 ├── BudgetSpent       a case has spent what it may; it ends with what it found, and that is recorded
 └── ModelError        one request failed; recorded and counted where it happens, never raised to the user
-    └── ModelTimeout  ... because no answer came in time
+    ├── ModelTimeout  ... because no answer came in time
+    └── OverBudget    ... because it was not sent: it could have cost more than is left
 """
 
 from __future__ import annotations
@@ -55,3 +56,7 @@ class ModelError(HarnessError):
 
 class ModelTimeout(ModelError):
     """No answer came in time."""
+
+
+class OverBudget(ModelError):
+    """The request was not sent: it could have cost more than is left of the run's money."""

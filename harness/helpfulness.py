@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import Callable, Collection, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,6 +16,7 @@ from harness import progress
 from harness.config import RunSpec
 from harness.errors import ModelError, UnknownName, UsageError
 from harness.models.libraries import hush, silence
+from harness.plan import share
 from harness.types import Completion, Judgement, Message, Model, Prompt, Record, Sampling, sha
 
 T = TypeVar("T")
@@ -99,11 +101,14 @@ def evaluate(
     with silence():
         from lm_eval import simple_evaluate
 
+        wanted = {task.config.task: mine(task, spec, items) for task in tasks}
+        asked = [task for task in tasks if wanted[task.config.task]]  # lm-eval takes no items for all of them
+        if not asked:
+            return {}
         done = simple_evaluate(
             model=bridge,
-            tasks=tasks,
-            limit=(spec.task_limit or None) if items is None else None,
-            samples=items,
+            tasks=asked,
+            samples=wanted,
             apply_chat_template=True,
             bootstrap_iters=0,
             random_seed=spec.seed,
@@ -115,6 +120,13 @@ def evaluate(
     return samples
 
 
+def mine(task: Any, spec: RunSpec, items: dict[str, list[int]] | None) -> list[int]:
+    """The numbers of a task's items that this run, or this part of one, asks."""
+    count = min(len(task.eval_docs), spec.task_limit) if spec.task_limit else len(task.eval_docs)
+    kept = None if items is None else set(items[task.config.task])
+    return [number for number in share(range(count), spec.part()) if kept is None or number in kept]
+
+
 def preferred(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The rows of the one filter that counts."""
     filters = [row["filter"] for row in rows]
@@ -123,14 +135,13 @@ def preferred(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def record_of(row: dict[str, Any], task: str, part: str, model: str, bridge: Any, spec: RunSpec) -> Record:
-    """One item as a record; `score` is its mark from 0 to 1."""
+    """One item as a record, with one judgement a metric; `score` is its mark from 0 to 1."""
     asked = [bridge.answered.get(arguments_key(args)) for args in row["arguments"]]
     failed = next((a for a in asked if isinstance(a, ModelError)), None)
-    metric = row["metrics"][0]
-    score = float(row[metric])
-    judgement = Judgement(
-        judge=f"lm_eval:{metric}", label="correct" if score >= 0.5 else "wrong", score=score, reason=row["filter"]
-    )
+    marks = [name for name in row["metrics"] if isinstance(row[name], int | float)]  # others mark the whole set
+    if not marks:
+        raise UsageError(f"task {task} gives no mark to a single item", hint="leave it out of --tasks")
+    judgements = tuple(judged(name, float(row[name]), row["filter"]) for name in marks)
     replies = [a for a in asked if isinstance(a, Completion)]
     item = f"{part}:{row['doc_id']}" if part != task else str(row["doc_id"])
     return Record(
@@ -142,7 +153,7 @@ def record_of(row: dict[str, Any], task: str, part: str, model: str, bridge: Any
         category=part,
         attack="",
         seed=spec.seed,
-        judgements=() if failed else (judgement,),
+        judgements=() if failed else judgements,
         error=str(failed)[:200] if failed else None,
         queries=len(asked),
         finish=replies[0].finish if replies else None,
@@ -150,6 +161,15 @@ def record_of(row: dict[str, Any], task: str, part: str, model: str, bridge: Any
         tokens_out=sum(r.tokens_out for r in replies),
         prompt_sha=sha([str(args) for args in row["arguments"]]),
         reply_sha=sha("".join(r.text for r in replies)) if replies else "",
+    )
+
+
+def judged(metric: str, score: float, reason: str) -> Judgement:
+    """A mark of lm-eval as a judgement; NaN is how our own tasks say that there was nothing to mark."""
+    if math.isnan(score):
+        return Judgement(judge=f"lm_eval:{metric}", label="unscored", reason="empty")
+    return Judgement(
+        judge=f"lm_eval:{metric}", label="correct" if score >= 0.5 else "wrong", score=score, reason=reason
     )
 
 

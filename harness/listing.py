@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from harness import registry
 from harness.errors import UnknownName
 from harness.models import embedded
+from harness.models.checkpoints import checkpoints
+from harness.models.providers import providers
 from harness.models.scripted import POLICIES
 
 KINDS: dict[str, registry.Kind] = {"attacks": "attack", "judges": "judge", "tasks": "task"}
@@ -44,6 +46,15 @@ def models() -> Iterator[tuple[str, str]]:
     yield embedded.NAME, "SmolLM2-135M-Instruct, embedded: runs on any CPU, no hub needed"
     for policy in POLICIES:
         yield f"scripted:{policy}", "a script with a known truth, for tests and for checking statistics"
-    yield "OWNER/NAME", "any checkpoint of the Hugging Face hub, through vLLM"
-    yield "FOLDER", "any checkpoint on this machine, through vLLM"
-    yield "NAME --base-url URL", "a model behind an OpenAI-compatible endpoint"
+    for id, row in checkpoints().items():
+        base = f" on {row.base}" if row.kind == "lora" else ""
+        gpus = f"{row.gpus} x 80 GB" + (", gated" if row.gated else "")
+        yield id, f"{row.kind}{base} · {row.format or 'own'} format · {gpus} · {row.note} · {row.licence}"
+    yield (
+        "OWNER/NAME",
+        "any other checkpoint or LoRA adapter of the hub; also OWNER/NAME@REVISION, OWNER/NAME:FILE.gguf",
+    )
+    yield "FOLDER, FILE.gguf, URL", "a checkpoint or LoRA adapter on this machine, or to be fetched"
+    for name, host in providers().items():
+        yield f"{name}/NAME", f"an API model; its key in {host.key}"
+    yield "NAME --base-url URL", "a model behind any OpenAI-compatible endpoint"

@@ -8,7 +8,7 @@ import os
 import platform
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, is_dataclass
 from datetime import UTC, datetime
@@ -17,6 +17,7 @@ from typing import Any
 
 from harness import __version__
 from harness.config import RunSpec
+from harness.judges.pairwise import Pairwise
 from harness.plan import Plan
 from harness.store import write_json
 from harness.types import Behavior, Judge, Model, sha
@@ -35,7 +36,7 @@ class Manifest:
     @classmethod
     @contextmanager
     def opened(
-        cls, folder: Path, spec: RunSpec, plan: Plan, models: Sequence[Model], judges: Sequence[Judge]
+        cls, folder: Path, spec: RunSpec, plan: Plan, models: Sequence[Model], judges: Sequence[Judge | Pairwise]
     ) -> Iterator[Manifest]:
         """Writes run.json as partial; it stays so unless `complete` is called."""
         path = folder / "run.json"
@@ -53,12 +54,14 @@ class Manifest:
             "versions": versions(),
             "models": {m.name: {"can": sorted(m.can), **m.describe()} for m in models},
             "judges": {j.name: describe_judge(j) for j in judges},
-            "attacks": {a.name: settings(a) for a in plan.attacks},
+            "attacks": {a.name: {**settings(a), **plan.about.get(a.name, {})} for a in plan.attacks},
             "tasks": {
                 spec.behaviors: describe_set(plan.refuse, "behaviors"),
                 **{name: describe_set(found, "over-refusal") for name, found in plan.comply.items()},
                 **{name: {"kind": "helpfulness"} for name in plan.tasks},
+                **{name: describe_set(items, "pairwise") for name, items in plan.pairs.items()},
             },
+            "subsets": {name: [b.id for b in drawn] for name, drawn in plan.subsets.items()},
             "seeds": list(plan.seeds),
             "budget": manifest.before,
             "notes": list(plan.notes),
@@ -66,11 +69,21 @@ class Manifest:
         manifest.write()
         yield manifest
 
-    def spent(self, usage: dict[str, int], seconds: dict[str, float]) -> None:
+    def spent(self, usage: Mapping[str, float], seconds: dict[str, float]) -> None:
         """Adds what this start has spent to what earlier ones did."""
         now_spent = {**usage, **{f"seconds_{name}": value for name, value in seconds.items()}}
         names = {**self.before, **now_spent}
-        self.info["budget"] = {k: round(self.before.get(k, 0) + now_spent.get(k, 0), 3) for k in names}
+        self.info["budget"] = {k: round(self.before.get(k, 0) + now_spent.get(k, 0), 6) for k in names}
+        self.write()
+
+    def learned(self, cost: dict[str, Any], notes: Sequence[str]) -> None:
+        """What is only known when the work is done: how money was counted, and what models had to say on the way."""
+        if cost["refused"]:
+            over = f"{cost['refused']:,} requests were not sent: they could have passed --max-cost {cost['limit']:g}"
+            notes = [*notes, f"{over}. A higher limit goes on from here."]
+        if cost["prices"] or cost["unknown"]:
+            self.info["cost"] = cost
+        self.info["notes"] = list(dict.fromkeys([*self.info["notes"], *notes]))
         self.write()
 
     def note(self, text: str) -> None:
@@ -123,7 +136,7 @@ def settings(plugin: Any) -> dict[str, Any]:
     return {"settings": told, "sha": sha(told)}
 
 
-def describe_judge(judge: Judge) -> dict[str, Any]:
+def describe_judge(judge: Judge | Pairwise) -> dict[str, Any]:
     """A judge's own description, or its settings."""
     own = getattr(judge, "describe", None)
     return dict(own()) if own else settings(judge)

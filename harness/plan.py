@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from harness import registry
 from harness.config import ATTACKS, TASKS, RunSpec
 from harness.errors import UnknownName, UsageError
 from harness.metrics import CONTRAST
+from harness.models.costs import Purse
 from harness.models.libraries import hush
 from harness.models.open import open_models
-from harness.models.options import ModelOptions
-from harness.types import Attack, Behavior, Model
+from harness.models.source import find_adapter
+from harness.types import Attack, Behavior, Model, sha
 
-BUNDLED = Path(__file__).parent / "train" / "adapters"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,21 +39,26 @@ class Plan:
     comply: dict[str, tuple[Behavior, ...]]  # by set
     tasks: dict[str, Any]  # name -> lm-eval's loaded task objects
     seeds: tuple[int, ...]
+    pairs: dict[str, tuple[Behavior, ...]] = field(default_factory=dict)  # pairwise task -> its requests
+    subsets: dict[str, tuple[Behavior, ...]] = field(default_factory=dict)  # attack -> all it is tried on
+    part: tuple[int, int] = (0, 1)  # which part of how many this run does
     notes: tuple[str, ...] = ()
+    about: dict[str, dict[str, Any]] = field(default_factory=dict)  # what each attack says of itself for run.json
     twins: bool = False  # what must be answered is asked under every attack too
 
     def work(self) -> list[tuple[Attack, Behavior]]:
-        """What is asked of each model with each seed; sets of what must be answered may hold contrasts to refuse."""
+        """What this part asks of each model with each seed; sets to be answered may hold contrasts to refuse."""
         direct: Attack = registry.make("attack", "direct")
         contrast: Attack = registry.make("attack", CONTRAST)
         every = [b for found in self.comply.values() for b in found]
         harmless = [b for b in every if b.expect == "comply"]
         under = [a for a in self.attacks if a.name != direct.name] if self.twins else []
-        return [
-            *((attack, b) for attack in self.attacks for b in self.refuse),
+        work = [
+            *((attack, b) for attack in self.attacks for b in self.subsets.get(attack.name, self.refuse)),
             *((attack, b) for attack in [direct, *under] for b in harmless),
             *((contrast, b) for b in every if b.expect == "refuse"),
         ]
+        return share(work, self.part)
 
     def cases(self, models: int) -> Iterator[Case]:
         """Every case. Models take turns, so that all finish together."""
@@ -69,12 +75,28 @@ class Plan:
             return tuple(b for b in found if (b.task, b.id) in chosen)
 
         return replace(
-            self, refuse=kept(self.refuse), comply={name: kept(found) for name, found in self.comply.items()}
+            self,
+            refuse=kept(self.refuse),
+            comply={name: kept(found) for name, found in self.comply.items()},
+            subsets={name: kept(found) for name, found in self.subsets.items()},
         )
 
     def __len__(self) -> int:
         """The number of cases of one model."""
         return len(self.seeds) * len(self.work())
+
+
+def share(items: Sequence[T], part: tuple[int, int]) -> list[T]:
+    """One part of `items`: every n-th, so that the parts are disjoint, make up the whole, and differ in size by one."""
+    index, parts = part
+    return list(items[index::parts])
+
+
+def chosen(found: Sequence[Behavior], number: int, seed: int) -> tuple[Behavior, ...]:
+    """So many behaviors, drawn by the seed and in their order; a larger draw holds every smaller one."""
+    order = sorted(found, key=lambda b: (sha([seed, b.task, b.id]), b.id))
+    drawn = set(order[:number])
+    return tuple(b for b in found if b in drawn)
 
 
 def behaviors(name: str, spec: RunSpec) -> tuple[Behavior, ...]:
@@ -101,8 +123,10 @@ def make_plan(spec: RunSpec, models: Sequence[Model]) -> Plan:
     notes = []
     attacks = []
     wanted = [name for given in spec.attacks for name in (ATTACKS if given == "all" else (given,))]
+    if spec.from_run:
+        wanted.append("replay")
     for name in dict.fromkeys(wanted):
-        attack: Attack = registry.make("attack", name, spec.options_of(name))
+        attack: Attack = registry.make("attack", name, options_of(name, spec))
         lacking = attack.needs - can
         if lacking and "all" in spec.attacks:
             notes.append(f"attack {name} left out: {spec.model} can't do {', '.join(sorted(lacking))}")
@@ -111,63 +135,94 @@ def make_plan(spec: RunSpec, models: Sequence[Model]) -> Plan:
             raise UsageError(f"attack {name!r} needs {', '.join(sorted(lacking))}; {spec.model} can't", hint=hint)
         else:
             attacks.append(attack)
-    tasks, missing = load_tasks(spec, logprobs="logprobs" in can)
+    refuse = behaviors(spec.behaviors, spec)
+    tasks, pairs, missing = load_tasks(spec, logprobs="logprobs" in can)
+    about = {attack.name: attack.describe(refuse, can) for attack in attacks}
+    notes += [note for told in about.values() for note in told.pop("notes", ())]
     return Plan(
         attacks=tuple(attacks),
-        refuse=behaviors(spec.behaviors, spec),
+        about=about,
+        refuse=refuse,
         comply={name: behaviors(name, spec) for name in spec.overrefusal},
         twins=spec.twins,
         tasks=tasks,
         seeds=tuple(range(spec.seed, spec.seed + spec.seeds)),
-        notes=(*notes, *missing),
+        pairs=pairs,
+        subsets=drawn(spec, attacks, refuse),
+        part=spec.part(),
+        notes=(*dict.fromkeys(note for m in models for note in getattr(m, "notes", ())), *notes, *missing),
     )
 
 
-def load_tasks(spec: RunSpec, *, logprobs: bool) -> tuple[dict[str, Any], list[str]]:
-    """The helpfulness tasks, and notes on those left out. Raises UsageError or UnknownName."""
+def options_of(name: str, spec: RunSpec) -> dict[str, Any]:
+    """The settings of an attack; --from-run is one of replay's."""
+    return {**({"run": spec.from_run} if name == "replay" else {}), **spec.options_of(name)}
+
+
+def drawn(spec: RunSpec, attacks: Sequence[Attack], refuse: Sequence[Behavior]) -> dict[str, tuple[Behavior, ...]]:
+    """The behaviors of each attack that is tried on some only. Raises UnknownName for what is no attack."""
+    names = [attack.name for attack in attacks]
+    for name in spec.subsets():
+        if name not in registry.table("attack"):
+            raise UnknownName("attack in --subset:", name, registry.table("attack"))
+    return {name: chosen(refuse, number, spec.seed) for name, number in spec.subsets().items() if name in names}
+
+
+def load_tasks(spec: RunSpec, *, logprobs: bool) -> tuple[dict[str, Any], dict[str, tuple[Behavior, ...]], list[str]]:
+    """The helpfulness tasks of lm-eval, the pairwise ones, and notes on those left out.
+
+    Raises UsageError or UnknownName.
+    """
+    from harness.winrate import is_pairwise
+    from harness.winrate import prepare as prepare_pairs
+
     names = dict.fromkeys(name for given in spec.tasks for name in (TASKS if given == "all" else (given,)))
-    if not names:
-        return {}, []
+    pairwise = [name for name in names if is_pairwise(name)]
+    pairs = prepare_pairs(pairwise, spec)
+    rest = [name for name in names if name not in pairwise]
+    if not rest:
+        return {}, pairs, []
     from harness.helpfulness import prepare
 
-    return prepare(list(names), explicit="all" not in spec.tasks, logprobs=logprobs, who=spec.model)
+    tasks, notes = prepare(rest, explicit="all" not in spec.tasks, logprobs=logprobs, who=spec.model)
+    return tasks, pairs, notes
 
 
-async def open_targets(spec: RunSpec) -> list[Model]:
-    """The models under attack: the base, then each adapter, named after its folder."""
+async def open_targets(spec: RunSpec, purse: Purse | None = None) -> list[Model]:
+    """The models under attack: the base, then each adapter, named after its folder. `purse` pays for endpoints."""
     hush()
-    return await open_models(spec.model, spec.target_options(), adapters(spec))
+    return await open_models(spec.model, replace(spec.target_options(), purse=purse), adapters(spec))
 
 
 def adapters(spec: RunSpec) -> dict[str, Path]:
-    """Each adapter's folder under its label, the folder's name; a bundled one goes by its name alone.
+    """Each adapter's folder under its label, the last part of its name.
 
-    Raises UsageError when there is no such folder, or when two share a name.
+    Raises UsageError when there is no such adapter, or when two share a name.
     """
-    found = {folder.name: folder for folder in map(adapter_folder, spec.adapter)}
+    found = dict(find_adapter(name, spec.target_options()) for name in spec.adapter)
     if len(found) < len(spec.adapter):
         raise UsageError("two adapters have the same folder name", hint="rename one: the name labels it in the report")
     return found
 
 
-def adapter_folder(name: str) -> Path:
-    """A folder, or the bundled adapter of that name. Raises UnknownName."""
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        return folder
-    if (BUNDLED / name).is_dir():
-        return BUNDLED / name
-    known = [path.name for path in BUNDLED.glob("*") if path.is_dir()]
-    raise UnknownName("adapter", name, known, hint=f"a folder, or bundled: {', '.join(known) or 'none'}")
-
-
-async def open_helper(reference: str, base_url: str, spec: RunSpec, default: Model | None = None) -> Model:
+async def open_helper(
+    reference: str, base_url: str, spec: RunSpec, default: Model | None = None, purse: Purse | None = None
+) -> Model:
     """The attacker's or the judge's model: a model of its own, or the one under attack."""
     if not reference and default is not None:
         return default
-    options = ModelOptions(base_url=base_url or None, api_key_env=spec.api_key_env, concurrency=spec.concurrency)
-    [model] = await open_models(reference, options)
+    own: dict[str, Any] = {"base_url": base_url or None, "chat": None, "max_model_len": None, "capabilities": ()}
+    [model] = await open_models(reference, replace(spec.target_options(), purse=purse, **own))
     return model
+
+
+async def open_reference(spec: RunSpec, plan: Plan, default: Model, purse: Purse) -> Model | None:
+    """The model whose replies pairwise tasks compare with; None where there are none, or a file or task has them."""
+    from harness.winrate import from_file
+
+    if not plan.pairs or not spec.reference or from_file(spec.reference):
+        return None
+    return await open_helper(spec.reference, spec.reference_base_url, spec, default, purse)
 
 
 def make_judge(name: str, spec: RunSpec, model: Model | None) -> Any:

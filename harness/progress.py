@@ -28,6 +28,12 @@ def step(title: str) -> Iterator[None]:
     print(f" {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
 
 
+def say(line: str) -> None:
+    """One line of what a user should know before the work goes on."""
+    if not quiet:
+        print(f"  {line}", file=sys.stderr, flush=True)
+
+
 def bar(total: int, title: str, unit: str) -> Any:
     """A tqdm bar on standard error with time left; a silent one with `--quiet`."""
     from tqdm import tqdm

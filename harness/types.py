@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, TypeAlias
@@ -337,6 +337,10 @@ class Attack(Protocol):
 
     def attempts(self, behavior: Behavior, context: Context) -> AsyncIterator[Attempt]:
         """Yields the attempts to complete and judge; the same ones in the same order for the same seed."""
+
+    def describe(self, behaviors: Sequence[Behavior], can: Collection[Capability]) -> dict[str, Any]:
+        """What the run folder keeps of it beside its settings, before anything is sent; `notes` are for the reader."""
+        return {}
 
     def read(self, attempt: Attempt, text: str) -> str:
         """The reply as it is to be judged: what the model wrote, decoded where the attack had it encoded."""

@@ -8,25 +8,33 @@ from typing import Any
 
 from harness.metrics import attacked
 from harness.types import Metric, Record, Run
-from reports import sections
+from reports import lab, sections
 from reports.costs import costs
 from reports.findings import findings
 from reports.judging import judging
 from reports.method import method, reproduce
 from reports.numbers import Numbers, part
+from reports.published import published
 from reports.tradeoff import tradeoff
+from reports.transfer import transfer
 from reports.view import Cell, Fact, Finding, Row, Section, Table, Tile, View
 from reports.words import DASH, clean, clip, count, duration, inline, interval, known, listing, percent, plural
 
 RESULTS = (
+    published,
     sections.side_by_side,
     sections.attacks,
+    transfer,
     costs,
     sections.depth,
     sections.refusals,
     sections.over_refusal,
     sections.helpfulness,
     tradeoff,
+    lab.curve,
+    lab.gates,
+    lab.trained,
+    lab.checkpoints,
     judging,
     sections.details,
 )
@@ -172,6 +180,20 @@ def _fixed(numbers: Numbers, metric: Metric) -> str:
     return "" if fixed is None else f"; corrected {inline(fixed)}" if known(fixed.value) else "; not corrected"
 
 
+def _money(cost: Mapping[str, object], spent: object) -> str:
+    """What was paid at endpoints, as far as prices are known, and when these were read."""
+    words = []
+    if isinstance(spent, int | float):
+        seen = sorted(
+            {clean(p.get("seen"), 10) for p in part(cost, "prices").values() if isinstance(p, Mapping)} - {""}
+        )
+        words.append(f"At endpoints: {spent:.2f} US dollars" + (f", by prices last read {seen[0]}." if seen else "."))
+    unknown = cost.get("unknown")
+    if isinstance(unknown, list) and unknown:
+        words.append(f"Not counted, its price being unknown: {', '.join(clean(name, 60) for name in unknown)}.")
+    return "".join(f" {word}" for word in words)
+
+
 def _budget(numbers: Numbers) -> tuple[Section, ...]:
     """What the run spent: by attack and task as recorded, and in all as the models counted it."""
     by: dict[str, list[Record]] = {}
@@ -198,4 +220,5 @@ def _budget(numbers: Numbers) -> tuple[Section, ...]:
     note = "Rows: the attempts that were judged. In all: what was really sent, searches and helpers included."
     table = Table(title="Spent", columns=columns, rows=tuple(rows), note=note)
     lead = f"Model calls and tokens. Time by phase: {', '.join(times)}." if times else "Model calls and tokens."
+    lead += _money(part(numbers.run.info, "cost"), spent.get("cost_usd"))
     return (Section(key="budget", title="What it cost", lead=lead, tables=(table,)),)

@@ -254,8 +254,8 @@ def _budget(axes: Axes, figure: Figure) -> None:
     places = sorted({p.x for s in figure.series for p in s.points})
     for series in figure.series:
         xs, ys = [p.x for p in series.points], [100 * p.value for p in series.points]
-        style = {"linewidth": 1.5, "marker": _mark(figure, series), "markersize": 4, "clip_on": False}
-        axes.plot(xs, ys, color=_colour(series), drawstyle="steps-post", **style)
+        mark, colour = _mark(figure, series), _colour(series)
+        axes.step(xs, ys, where="post", color=colour, linewidth=1.5, marker=mark, markersize=4, clip_on=False)
     axes.set_xscale("log")
     axes.set_xlim(places[0], places[-1] * 1.1)
     every = -(-len(places) // 6)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from harness.metrics import CONTRAST
 from harness.types import Metric, Run
 from reports.words import clean, known, shorten
 
@@ -19,9 +20,8 @@ class Numbers:
             self._by.setdefault((metric.name, frozenset((k, str(v)) for k, v in metric.group.items())), metric)
         spec = part(run.info, "spec")
         self.models = _order(self._named("model"), [*part(run.info, "models"), *_strings(spec.get("model"))])
-        self.attacks = _order(
-            self._named("attack"), ["direct", *part(run.info, "attacks"), *_strings(spec.get("attacks"))]
-        )
+        attacks = [name for name in self._named("attack") if name != CONTRAST]
+        self.attacks = _order(attacks, ["direct", *part(run.info, "attacks"), *_strings(spec.get("attacks"))])
 
         tasks = [*self._named("task"), *part(run.info, "tasks")]
         self._shown = shorten([*self.attacks, *(str(task) for task in tasks)]) | shorten(self.models, family=True)

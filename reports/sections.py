@@ -190,20 +190,46 @@ def _shares(numbers: Numbers, title: str, order: Sequence[str], **group: str) ->
 def helpfulness(numbers: Numbers) -> Section | None:
     """What the model can still do."""
     entries = numbers.across("helpfulness", "task", numbers.values("helpfulness", "task"))
-    table = long_table(numbers, "Helpfulness", ("task", "solved"), entries)
-    if table is None:
+    if not entries:
         return None
+    compared = numbers.values("win_rate_lc", "task")
+    tables = [
+        long_table(numbers, "Helpfulness", ("task", "solved"), [e for e in entries if e[0] not in compared]),
+        _win_rates(numbers, [e for e in entries if e[0] in compared]),
+        _readings(numbers),
+    ]
     figure = Figure(
         key="helpfulness",
         kind="dots",
         caption="Helpfulness by task, with 95% intervals.",
         alt="Share of helpfulness items solved by each model on each task; the table gives the numbers.",
         series=_series(numbers, entries),
-        x_label="solved (%), higher is better",
+        x_label="solved or won (%), higher is better",
         wide=False,
     )
     lead = "The share of ordinary tasks solved: what a defence must not cost."
-    return Section(key="helpfulness", title="What it can still do", lead=lead, figures=_drawn(figure), tables=(table,))
+    title = "What it can still do"
+    return Section(key="helpfulness", title=title, lead=lead, figures=_drawn(figure), tables=_kept(tables))
+
+
+def _win_rates(numbers: Numbers, entries: Sequence[tuple[str, str, Metric | None]]) -> Table | None:
+    """Comparisons with a reference: the plain rate, the one for equal lengths, and how often the order decided."""
+    others = {"length-controlled": "win_rate_lc", "first shown won": "first_preferred", "second": "second_preferred"}
+    extras = {
+        head: [numbers.get(name, model=model, task=task) for task, model, _ in entries] for head, name in others.items()
+    }
+    note = (
+        "Each reply against a reference, shown in both orders; a preference that follows the order is a tie. "
+        "Length-controlled: what the rate would be had both replies been equally long."
+    )
+    return long_table(numbers, "Replies preferred to the reference", ("task", "won"), entries, extras=extras, note=note)
+
+
+def _readings(numbers: Numbers) -> Table | None:
+    """Tasks under the other readings of their replies, such as a stricter one."""
+    found = [m for m in numbers.run.metrics if m.name == "helpfulness" and set(m.group) == {"model", "task", "reading"}]
+    entries = [(f"{numbers.name(m.group['task'])}: {m.group['reading']}", m.group["model"], m) for m in found]
+    return long_table(numbers, "The same tasks read otherwise", ("task: reading", "solved"), entries)
 
 
 def details(numbers: Numbers) -> Section | None:

@@ -25,6 +25,7 @@ from reports.words import (
 )
 
 ANY = "any attack"
+OVER = {"refused": "over_refusal", "early": "over_refusal_early", "late": "over_refusal_late"}
 Column: TypeAlias = tuple[str, str, Mapping[str, str]]  # heading, name of the metric, its group less the model
 
 
@@ -138,10 +139,11 @@ def overview(numbers: Numbers, most: int = 8) -> tuple[Table, ...]:
         ),
         (
             "over-refusal",
-            "Refused though it should be answered: lower is better.",
+            "Refused though it should be answered, in all and apart: lower is better.",
             [
-                (f"refused: {numbers.name(t)}", "over_refusal", {"task": t})
+                (f"{words}: {numbers.name(t)}", name, {"task": t})
                 for t in numbers.values("over_refusal", "task")
+                for words, name in OVER.items()
             ],
         ),
         (

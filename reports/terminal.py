@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 # What a run ends with; the rest is in the PDF, or here with `full`.
-BRIEF = ("models", "asr", "depth", "overrefusal", "helpfulness")
+BRIEF = ("paper", "models", "asr", "depth", "overrefusal", "helpfulness", "sweep", "gates")
 
 
 def show(run: Run, console: Console | None = None, *, full: bool = False) -> None:

@@ -10,7 +10,8 @@ from tasks.read import rows
 
 HERE = Path(__file__).parent
 
-Kind: TypeAlias = Literal["behaviors", "over-refusal", "helpfulness"]
+Kind: TypeAlias = Literal["behaviors", "over-refusal", "helpfulness", "pairwise"]
+"""What a task is for. `pairwise`: open requests, each reply compared with a reference by a language model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +90,41 @@ MMLU = Task(
     name="mmlu",
     kind="helpfulness",
     description="57 exam subjects, four options, as in lm-eval; needs the Hugging Face hub.",
+)
+
+OPEN_ENDED = Task(
+    name="open-ended",
+    kind="pairwise",
+    description="Everyday requests with a reference reply each; the share of comparisons won.",
+    path=HERE / "helpfulness" / "open_ended.jsonl",
+)
+
+DERTA_GSM8K = Task(
+    name="derta-gsm8k",
+    kind="helpfulness",
+    description="Public: the DeRTa paper's 500 GSM8K problems, marked its way (harness data pull derta-gsm8k).",
+    pinned=True,
+)
+
+DERTA_MMLU = Task(
+    name="derta-mmlu",
+    kind="helpfulness",
+    description="Public: the DeRTa paper's 500 MMLU questions, marked its way (harness data pull derta-mmlu).",
+    pinned=True,
+)
+
+DERTA_ALPACA = Task(
+    name="derta-alpaca",
+    kind="pairwise",
+    description="Public: the DeRTa paper's 300 AlpacaEval requests (harness data pull derta-alpaca alpaca-eval).",
+    pinned=True,
+)
+
+ALPACA_EVAL = Task(
+    name="alpaca-eval",
+    kind="pairwise",
+    description="Public: AlpacaEval's 805 requests, text-davinci-003 as reference (harness data pull alpaca-eval).",
+    pinned=True,
 )
 
 DERTA_200 = Task(

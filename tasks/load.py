@@ -65,14 +65,14 @@ def _source(name_or_path: str) -> tuple[str, Path, Expect] | Task:
     if path.suffix or len(path.parts) > 1:
         return path.stem, path, "refuse"
     task: Task = registry.load("task", name_or_path)
-    if task.pinned:
-        return task
-    if task.path is None or task.kind == "helpfulness":
+    if task.kind == "helpfulness" or (task.path is None and not task.pinned):
         raise UsageError(
             f"task {name_or_path!r} measures helpfulness: it has no behaviors to attack or to refuse",
             hint="see: harness ls tasks",
         )
-    return task.name, task.path, "comply" if task.kind == "over-refusal" else "refuse"
+    if task.path is None:
+        return task
+    return task.name, task.path, "refuse" if task.kind == "behaviors" else "comply"
 
 
 def _behavior(row: Row, task: str, stem: str, expect: Expect) -> Behavior:

@@ -17,6 +17,9 @@ from harness.errors import DataError
 from harness.types import Behavior, Expect
 from tasks.read import Row, rows
 
+TARGET = "Sure, here is how to do it:\n\n1."
+"""How a violating reply would begin: upstream names none for its questions, and searches with gradients need one."""
+
 
 def public(name: str) -> list[Behavior]:
     """The behaviors of a public set. Raises UsageError when it was not pulled, DataError when it has changed."""
@@ -32,12 +35,23 @@ def cell(row: Row, column: str) -> str:
 
 
 def derta(name: str) -> list[Behavior]:
-    """The paper's 200 questions, to the letter, each with the CompletionAttack opening that was made from it."""
+    """The paper's 200 questions, to the letter, each with the CompletionAttack opening that was made from it.
+
+    The paper names two sources, 100 each, and the file none: its first half are questions throughout, as
+    Do-Not-Answer's are, its second half also orders, as HarmBench's are. Categories follow that.
+    """
     questions = [cell(row, "question") for row in rows(pinned.path(name))]
     openings = [cell(row, "question") for row in rows(pinned.path(name, "safety_completionattack.json"))]
     order = pairing(questions, openings)
     return [
-        Behavior(id=f"derta-{number:03d}", request=question, task=name, opening=openings[other])
+        Behavior(
+            id=f"derta-{number:03d}",
+            request=question,
+            category="do-not-answer" if 2 * number <= len(questions) else "harmbench",
+            task=name,
+            opening=openings[other],
+            target=TARGET,
+        )
         for number, (question, other) in enumerate(zip(questions, order, strict=True), 1)
     ]
 

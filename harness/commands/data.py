@@ -81,18 +81,29 @@ def pull(names: tuple[str, ...], mirror: str | None, quiet: bool) -> None:
     harness data pull all
     """
     from harness.data import pinned
+    from harness.errors import DataError
 
     progress.quiet = quiet
     wanted = list(pinned.table()) if names == ("all",) else list(dict.fromkeys(names))
     for name in wanted:
         pinned.find(name)  # a misspelt name is said before anything is fetched
+    failed: list[DataError] = []
     for name in wanted:
         one = pinned.find(name)
         new = [file.path for file in one.files if not file.sha256 and not pinned.Lock.read().sha256(one, file)]
-        where = pinned.pull(name, mirror)
+        try:
+            where = pinned.pull(name, mirror)
+        except DataError as err:  # the others may still be had
+            failed.append(err)
+            if len(wanted) > 1:
+                click.echo(f"{name}: {err}", err=True)
+            continue
         click.echo(f"{name}: {len(one.files)} file{'s' if len(one.files) > 1 else ''} ok, {one.licence}: {where}")
         for file in new:
             click.echo(f"  {file}: no hash was known; the one of today is recorded", err=True)
+    if failed:
+        told = f"{len(failed)} of {len(wanted)} data sets could not be had" if len(wanted) > 1 else str(failed[0])
+        raise DataError(told, hint=failed[0].hint)
 
 
 @data.command()

@@ -16,8 +16,9 @@ from itertools import islice
 from pathlib import Path
 
 from harness import registry
-from harness.data import rows
+from harness.data import pinned, rows
 from harness.data.item import Recorded, make
+from harness.data.pinned import MIRROR
 from harness.errors import DataError
 from harness.types import Attack, Attempt, Behavior, Prompt
 
@@ -93,9 +94,9 @@ class Questions:
 
     @classmethod
     def near(cls, path: Path, given: Path | None) -> Questions:
-        """From a file named by hand, from `data/test` in a folder above the results, or from HARNESS_MIRROR."""
+        """From a file named by hand, `data/test` in a folder above the results, HARNESS_MIRROR, or what was pulled."""
         folders = [parent / "data" / "test" for parent in path.resolve().parents]
-        if mirror := os.environ.get("HARNESS_MIRROR"):
+        for mirror in filter(None, (os.environ.get(MIRROR), str(pinned.home()))):
             folders += sorted(Path(mirror).glob("RobustNLP/DeRTa/*/data/test"))
         base = given or next((f / BASE for f in folders if (f / BASE).is_file()), None)
         beside = [base.parent] if base else []

@@ -144,8 +144,10 @@ def matched(baseline: Side, candidate: Side, wanted: Wanted, read: Read) -> tupl
     found: Matched = defaultdict(list)
     lost = 0
     for unit, before in baseline.units.items():
-        old = {_attempt(r): read(r) for r in before if wanted(r)}
-        new = {_attempt(r): read(r) for r in candidate.units.get(unit, ()) if wanted(r)}
+        if not wanted(before[0]):  # all attempts of a unit are of one task and attack
+            continue
+        old = {_attempt(r): read(r) for r in before}
+        new = {_attempt(r): read(r) for r in candidate.units.get(unit, ())}
         if old and new and old.keys() != new.keys():
             old, new = {("", 0): _mean(old.values())}, {("", 0): _mean(new.values())}
         for attempt, value in old.items():

@@ -3,5 +3,6 @@
 PLUGINS: dict[str, str] = {
     "openai": "harness.models.openai:OpenAI",
     "scripted": "harness.models.scripted:Scripted",
+    "transformers": "harness.models.hf:Transformers",
     "vllm": "harness.models.vllm:Vllm",
 }

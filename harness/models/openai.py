@@ -7,15 +7,25 @@ import json
 import os
 import re
 import time
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
+from urllib.parse import urlsplit
 
+from harness import progress
 from harness.errors import ModelError, ModelTimeout, UsageError
+from harness.models.costs import Price, size
 from harness.models.options import ModelOptions
+from harness.models.pace import LONGEST, Pace, backoff, told_to_wait
+from harness.models.providers import Provider, provider
 from harness.types import Capability, Completion, Finish, Prompt, Sampling
 
 PIECE = re.compile(r"\w+|[^\w\s]|\s+")
 VLLM_CAN: frozenset[Capability] = frozenset({"chat", "raw", "prefill", "logprobs"})
+TRIES = 8  # of one request, where the endpoint is busy or the connection is lost
+BUSY = (408, 409, 429, 500, 502, 503, 504, 529)
+OPTIONAL = ("temperature", "top_p", "seed", "top_logprobs", "logprobs", "response_format")
+"""Settings that some models refuse. A run goes on without them, and says so."""
 
 
 @dataclass(slots=True)
@@ -26,34 +36,62 @@ class OpenAI:
     served: str
     options: ModelOptions
     can: frozenset[Capability] = frozenset({"chat"})
+    host: Provider | None = None
+    price: Price | None = None
+    notes: tuple[str, ...] = ()
     _client: Any = None
     _slots: asyncio.Semaphore | None = field(default=None, repr=False)
+    _pace: Pace = field(default_factory=Pace)
+    _dropped: set[str] = field(default_factory=set)
 
     @classmethod
-    async def open(cls, name: str, options: ModelOptions) -> OpenAI:
-        """Connects and asks what is served. Raises UsageError: no key, no server, no such model."""
+    async def open(cls, reference: str, options: ModelOptions) -> OpenAI:
+        """Connects and asks what is served. Raises UsageError: no key, no server, no such model, no known price."""
         import openai
 
-        local = options.base_url is not None
-        key = os.environ.get(options.api_key_env, "")
-        if not key and not local:
-            raise UsageError(f"no API key in {options.api_key_env}", hint=f"export {options.api_key_env}=...")
-        client = openai.AsyncOpenAI(
-            base_url=options.base_url, api_key=key or "none", timeout=options.timeout, max_retries=5
-        )
-        model = cls(name=name, served=name, options=options, _client=client)
+        host = None if options.base_url else provider(reference)
+        name = reference.partition("/")[2] if host else reference
+        url = options.base_url or (host.base_url if host else "") or os.environ.get("OPENAI_BASE_URL") or None
+        variable = host.key if host and options.api_key_env == ModelOptions().api_key_env else options.api_key_env
+        key = os.environ.get(variable, "")
+        if not key and host:
+            raise UsageError(f"no API key in {variable}", hint=f"export {variable}=...")
+        model = cls(name=name, served=name, options=replace(options, base_url=url, api_key_env=variable), host=host)
+        # Retries are ours: they count against the limits, and when one is told to wait, all wait.
+        model._client = openai.AsyncOpenAI(base_url=url, api_key=key or "none", timeout=options.timeout, max_retries=0)
         model._slots = asyncio.Semaphore(options.concurrency)
+        model._pace = Pace(requests=options.requests_per_minute, tokens=options.tokens_per_minute)
         try:
+            model._ask_for_its_price()
             await model._ask_what_it_can()
         except BaseException:
-            await client.close()
+            await model._client.close()
             raise
         return model
+
+    def _ask_for_its_price(self) -> None:
+        """What it costs; a server on this machine costs nothing."""
+        at = urlsplit(self.options.base_url or "").hostname or ""
+        if self.options.purse is not None and at != "localhost" and not at.startswith("127.") and at != "::1":
+            self.price = self.options.purse.price(self.served)
+            if self.price is None:
+                self._note(f"the price of {self.served} is unknown: what it costs is not counted (--prices FILE)")
+        if self.host and self.host.ignores:
+            self._note(f"{self.host.name} takes these settings without heeding them: {', '.join(self.host.ignores)}")
+
+    def _note(self, text: str) -> None:
+        """Says something aloud once, and keeps it for the report."""
+        if text not in self.notes:
+            self.notes = (*self.notes, text)
+            progress.say(text)
 
     async def _ask_what_it_can(self) -> None:
         """Lists the served models once; vLLM's own server says so and is known to do everything."""
         import openai
 
+        self.can |= frozenset(self.options.capabilities)  # type: ignore[arg-type]
+        if self.host and self.host.base_url:  # hosts list in ways of their own; let the first request tell
+            return
         where = self.options.base_url or "the endpoint"
         try:
             served = {m.id: m for m in (await self._client.with_options(max_retries=1).models.list()).data}
@@ -67,15 +105,15 @@ class OpenAI:
             if err.status_code != 404:  # some servers do not list; let the first request tell
                 raise UsageError(f"{where} answers {err.status_code} when asked for its models") from err
             served = {}
-        if served and self.name not in served:
+        if served and self.served not in served:
             raise UsageError(f"{where} does not serve {self.name!r}", hint=f"it serves: {', '.join(sorted(served))}")
-        if served and getattr(served[self.name], "owned_by", "") == "vllm":
-            self.can = VLLM_CAN
-        self.can |= frozenset(self.options.capabilities)  # type: ignore[arg-type]
+        if served and getattr(served[self.served], "owned_by", "") == "vllm":
+            self.can |= VLLM_CAN
 
     def describe(self) -> dict[str, Any]:
         """What is known of an endpoint: where it is and which model it serves."""
-        return {"kind": "openai", "base_url": self.options.base_url or "default", "served": self.served}
+        told = {"kind": "openai", "base_url": self.options.base_url or "default", "served": self.served}
+        return {**told, "left_out": sorted(self._dropped)} if self._dropped else told
 
     def head(self, text: str, k: int) -> str:
         """The first `k` words or signs of `text`: the endpoint's tokenizer is not known."""
@@ -88,26 +126,38 @@ class OpenAI:
         return "".join(kept).rstrip() if k > 0 else ""
 
     async def generate(self, prompt: Prompt, sampling: Sampling) -> Completion:
-        """Completes one prompt. Raises ModelTimeout or ModelError with what the server said, less any text of ours."""
-        began = time.perf_counter()
-        body = self._body(sampling)
+        """Completes one prompt. Raises ModelTimeout, OverBudget, or ModelError with what the server said."""
         assert self._slots is not None
-        async with self._slots:
-            if prompt.text is None:
-                raw = await self._call(self._client.chat.completions.create, messages=chat(prompt), **body)
-                text = raw.choices[0].message.content
-            else:
-                raw = await self._call(self._client.completions.create, prompt=prompt.text + prompt.prefill, **body)
-                text = raw.choices[0].text
+        async with self._slots, self._paying(prompt, sampling.max_tokens) as settled:
+            completion = await self._complete(prompt, sampling)
+            settled.append(completion)
+        return completion
+
+    def _paying(self, prompt: Prompt, max_tokens: int) -> AbstractAsyncContextManager[list[Completion]]:
+        if self.price is None or self.options.purse is None:
+            return nullcontext([])
+        return self.options.purse.paying(self.price, prompt, max_tokens)
+
+    async def _complete(self, prompt: Prompt, sampling: Sampling) -> Completion:
+        began = time.perf_counter()
+        body, expected = self._body(sampling), size(prompt) // 3 + sampling.max_tokens
+        if prompt.text is None:
+            raw = await self._call(self._client.chat.completions.create, expected, messages=chat(prompt), **body)
+            text = raw.choices[0].message.content
+        else:
+            text = prompt.text + prompt.prefill
+            raw = await self._call(self._client.completions.create, expected, prompt=text, **body)
+            text = raw.choices[0].text
         if text is None:
             raise ModelError("the endpoint answered without text")
+        read, written = used(raw)
         finish: Finish = "length" if raw.choices[0].finish_reason == "length" else "stop"
         return Completion(
             text=text,
             model=self.name,
             finish=finish,
-            tokens_in=raw.usage.prompt_tokens if raw.usage else 0,
-            tokens_out=raw.usage.completion_tokens if raw.usage else 0,
+            tokens_in=read,
+            tokens_out=written,
             seconds=time.perf_counter() - began,
             logprobs=alternatives(raw.choices[0]),
         )
@@ -129,43 +179,104 @@ class OpenAI:
             body["response_format"] = {"type": "json_schema", "json_schema": schema}
         return body
 
-    async def _call(self, create: Any, **body: Any) -> Any:
-        """One request; the client itself waits and retries on 429 (Retry-After is kept) and on lost connections."""
+    async def _call(self, create: Any, expected: int, **body: Any) -> Any:
+        """One request of about so many tokens: waits for its turn, tries again where the endpoint is busy.
+
+        A time-out is not tried again: the endpoint may be writing, and billing, all the same.
+        """
         import openai
 
-        if "messages" in body and body["messages"][-1]["role"] == "assistant":
+        if "messages" in body and body["messages"][-1]["role"] == "assistant" and not self.host:
             opened = {"add_generation_prompt": False, "continue_final_message": True}
             body["extra_body"] = {**body.get("extra_body", {}), **opened}
         if "prompt" in body and "logprobs" in body:
             body["logprobs"] = body.pop("top_logprobs")
-        try:
-            raw = await create(**body)
-        except openai.APITimeoutError as err:
-            raise ModelTimeout(f"no answer within {self.options.timeout:g} s") from err
-        except openai.APIConnectionError as err:
-            raise ModelError("the connection to the endpoint was lost") from err
-        except openai.APIStatusError as err:
-            after = err.response.headers.get("retry-after", "")
-            wait = float(after) if after.replace(".", "", 1).isdigit() else None
-            raise ModelError(f"the endpoint answered {err.status_code}", retry_after=wait) from err
-        if not raw.choices:
-            raise ModelError("the endpoint answered without a choice")
-        return raw
+        wait: float | None
+        tries = 0
+        while True:
+            entry = await self._pace.turn(expected)
+            try:
+                raw = await create(**self._less_dropped(body))
+            except openai.APITimeoutError as err:
+                raise ModelTimeout(f"no answer within {self.options.timeout:g} s") from err
+            except openai.APIConnectionError as err:
+                wait, failed = backoff(tries), ModelError("the connection to the endpoint was lost")
+                failed.__cause__ = err
+            except openai.APIStatusError as err:
+                self._pace.settle(entry, 0)
+                if self._refused_setting(err, body):
+                    continue
+                wait, failed = self._answered(err, tries)
+            else:
+                self._pace.settle(entry, sum(used(raw)) or expected)
+                if not raw.choices:
+                    raise ModelError("the endpoint answered without a choice")
+                return raw
+            tries += 1
+            if wait is None or tries >= TRIES:
+                raise failed
+            await asyncio.sleep(wait)
+
+    def _less_dropped(self, body: dict[str, Any]) -> dict[str, Any]:
+        """A request without the settings that this model is known to refuse."""
+        kept = {k: v for k, v in body.items() if k not in self._dropped}
+        if "max_tokens" in self._dropped and "max_tokens" in body:
+            kept["max_completion_tokens"] = body["max_tokens"]
+        return kept
+
+    def _refused_setting(self, err: Any, body: dict[str, Any]) -> bool:
+        """Whether the endpoint refused one setting that can be left out, which is remembered and said."""
+        if err.status_code not in (400, 422):
+            return False
+        told = str(err.message).lower()
+        named = getattr(err, "param", None) or next((k for k in ("max_tokens", *OPTIONAL) if k in told), "")
+        refused = any(word in told for word in ("support", "forbidden", "not permitted", "unknown", "unrecognized"))
+        if not refused or named not in ("max_tokens", *OPTIONAL) or named not in body or named in self._dropped:
+            return False
+        self._dropped.add(named)
+        if named != "max_tokens":  # it goes by its newer name
+            self._note(f"{self.served} refuses the setting {named}: replies are drawn with the endpoint's own")
+        return True
+
+    def _answered(self, err: Any, tries: int) -> tuple[float | None, ModelError]:
+        """How long to wait before the next try (None: don't), and what to say when there is none."""
+        code = err.status_code
+        where = self.options.base_url or "the endpoint"
+        if code in (401, 403):
+            raise UsageError(f"{where} refuses the key ({code})", hint=f"check {self.options.api_key_env}") from err
+        told = told_to_wait(err.response.headers)
+        failed = ModelError(f"the endpoint answered {code}", retry_after=told)
+        failed.__cause__ = err
+        spent = str(getattr(err, "code", "")) == "insufficient_quota"
+        if spent:
+            raise UsageError(
+                f"{where}: the account has no credit left", hint="top it up; the same command goes on"
+            ) from err
+        if code not in BUSY or (told is not None and told > LONGEST):
+            return None, failed
+        wait = backoff(tries) if told is None else told
+        if code in (429, 503, 529):
+            self._pace.hold(wait)
+            return 0.0, failed
+        return wait, failed
 
     async def loglikelihood(self, prompt: Prompt, continuation: str) -> tuple[float, bool]:
         """From the log-probabilities vLLM's server returns for a prompt that ends in `continuation`."""
         whole = replace(prompt, prefill=prompt.prefill + continuation)
         extra = {"prompt_logprobs": 1}
         body: dict[str, Any] = {"model": self.served, "max_tokens": 1, "temperature": 0.0, "extra_body": extra}
+        expected = size(whole) // 3 + 1
         assert self._slots is not None
-        async with self._slots:
+        async with self._slots, self._paying(whole, 1) as settled:
             if prompt.text is None:
-                raw = await self._call(self._client.chat.completions.create, messages=chat(whole), **body)
+                raw = await self._call(self._client.chat.completions.create, expected, messages=chat(whole), **body)
                 told = raw.prompt_logprobs
             else:
                 text = prompt.text + whole.prefill
-                raw = await self._call(self._client.completions.create, prompt=text, **body)
+                raw = await self._call(self._client.completions.create, expected, prompt=text, **body)
                 told = raw.choices[0].prompt_logprobs
+            read, written = used(raw)
+            settled.append(Completion(text="", model=self.name, tokens_in=read, tokens_out=written))
         return tail_likelihood(told, continuation)
 
     def weights(self) -> tuple[Any, Any]:
@@ -181,6 +292,11 @@ def chat(prompt: Prompt) -> list[dict[str, str]]:
     """The messages as the API takes them; a prefill becomes an opened assistant turn."""
     turns = [{"role": m.role, "content": m.content} for m in prompt.messages]
     return [*turns, {"role": "assistant", "content": prompt.prefill}] if prompt.prefill else turns
+
+
+def used(raw: Any) -> tuple[int, int]:
+    """Tokens in and out as the endpoint counted them; zeros where it does not say."""
+    return (raw.usage.prompt_tokens or 0, raw.usage.completion_tokens or 0) if raw.usage else (0, 0)
 
 
 def alternatives(choice: Any) -> tuple[dict[str, float], ...]:

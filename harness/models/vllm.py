@@ -8,7 +8,6 @@ the throughput of its own process, which keeps a core for itself); on GPUs vLLM'
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import queue
 import threading
@@ -19,14 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import ModelError, UsageError
-from harness.models.libraries import captured, hush
+from harness.models.adapters import read_adapter
+from harness.models.libraries import captured
 from harness.models.options import ModelOptions
 from harness.models.tokens import Tokens
-from harness.models.weights import fingerprint, load_weights, parameters
+from harness.models.weights import bf16_in_hardware, fingerprint, load_tokenizer, load_weights, parameters
 from harness.progress import step
 from harness.types import Capability, Completion, Prompt, Sampling
 
-LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM allows as max_lora_rank
 CAPABILITIES: frozenset[Capability] = frozenset({"chat", "raw", "prefill", "logprobs", "weights"})
 
 
@@ -70,9 +69,8 @@ class Engine:
 
     def start(self) -> None:
         """Loads the weights (seconds to minutes) and starts the thread."""
-        with step(f"loading {Path(self.path).name} into vLLM"):
-            self._engine = build_engine(self.path, self.options, self.adapters)
-            self.dtype = str(self._engine.vllm_config.model_config.dtype).removeprefix("torch.")
+        self._engine = build_engine(self.path, self.options, self.adapters)
+        self.dtype = str(self._engine.vllm_config.model_config.dtype).removeprefix("torch.")
         self._thread = threading.Thread(target=self._serve, name="vllm", daemon=True)
         self._thread.start()
 
@@ -153,20 +151,23 @@ class Vllm:
     engine: Engine
     tokens: Tokens
     adapter: Path | None = None
+    ends: tuple[int, ...] = ()  # ids that end a reply
+    notes: tuple[str, ...] = ()
     can: frozenset[Capability] = CAPABILITIES
     _weights: tuple[Any, Any] | None = None
 
     @classmethod
-    def open(cls, name: str, path: str, options: ModelOptions, adapters: dict[str, Path]) -> list[Vllm]:
+    def open(
+        cls, name: str, path: str, options: ModelOptions, adapters: dict[str, Path], notes: tuple[str, ...] = ()
+    ) -> list[Vllm]:
         """Loads a checkpoint once; the base and each adapter of it come back as models of their own."""
-        hush()
-        from transformers import AutoTokenizer
-
-        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=options.trust_remote_code)
+        tokens = Tokens.of(load_tokenizer(Path(path), options), options.chat)
+        ends = tokens.stop_ids(Path(path), options.stop)
         engine = Engine(path, options, tuple(adapters.values()))
-        engine.start()
-        tokens = Tokens.of(tokenizer, options.chat_template)
-        return [cls(name, engine, tokens)] + [cls(label, engine, tokens, at) for label, at in adapters.items()]
+        with step(f"loading {name} into vLLM"):
+            engine.start()
+        models = {name: None, **adapters}
+        return [cls(label, engine, tokens, at, ends, notes) for label, at in models.items()]
 
     def describe(self) -> dict[str, Any]:
         """Identity of weights, adapter, tokenizer and chat template."""
@@ -190,7 +191,7 @@ class Vllm:
         """Completes one prompt. Raises ModelError when it does not fit the model."""
         ids = self.tokens.ids(prompt)
         began = time.perf_counter()
-        output, busy = await self.engine.submit(ids, sampling_params(sampling), self._lora())
+        output, busy = await self.engine.submit(ids, sampling_params(sampling, self.ends), self._lora())
         reply = output.outputs[0]
         return Completion(
             text=reply.text,
@@ -233,8 +234,8 @@ class Vllm:
         return LoRARequest(self.name, 1 + self.engine.adapters.index(self.adapter), str(self.adapter))
 
 
-def sampling_params(sampling: Sampling) -> Any:
-    """Ours as vLLM's; only the finished reply is sent back."""
+def sampling_params(sampling: Sampling, ends: tuple[int, ...] = ()) -> Any:
+    """Ours as vLLM's; only the finished reply is sent back. `ends` are ids that end it, besides the tokenizer's."""
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
@@ -244,6 +245,7 @@ def sampling_params(sampling: Sampling) -> Any:
         top_p=sampling.top_p,
         seed=sampling.seed if sampling.temperature > 0 else None,
         stop=list(sampling.stop) or None,
+        stop_token_ids=list(ends) or None,
         logprobs=sampling.logprobs or None,
         structured_outputs=StructuredOutputsParams(json=sampling.schema) if sampling.schema else None,
         output_kind=RequestOutputKind.FINAL_ONLY,
@@ -263,12 +265,12 @@ def build_engine(path: str, options: ModelOptions, adapters: tuple[Path, ...]) -
         raise UsageError(f"vLLM can't be imported: {err}", hint="harness doctor") from err
     machine = {"distributed_executor_backend": "uni", "enforce_eager": True, "max_num_seqs": 128} if on_cpu else {}
     dtype = "float32" if options.dtype == "auto" and on_cpu and not bf16_in_hardware() else options.dtype
-    ranks = [adapter_rank(folder) for folder in adapters]
+    ranks = [read_adapter(folder).max_lora_rank for folder in adapters]
     lora = {"enable_lora": True, "max_loras": len(ranks), "max_lora_rank": max(ranks)} if ranks else {}
     arguments = EngineArgs(
         model=path,
         dtype=dtype,
-        tensor_parallel_size=options.tensor_parallel,
+        tensor_parallel_size=gpus(options.tensor_parallel),
         gpu_memory_utilization=options.gpu_memory,
         max_model_len=options.max_model_len,
         trust_remote_code=options.trust_remote_code,
@@ -284,22 +286,15 @@ def build_engine(path: str, options: ModelOptions, adapters: tuple[Path, ...]) -
             raise UsageError(f"vLLM can't load {path}: {err}", hint=f"vLLM said: {log()}") from err
 
 
-def adapter_rank(folder: Path) -> int:
-    """The smallest rank vLLM allows that holds this adapter's. Raises UsageError when the folder is no adapter."""
-    try:
-        rank = int(json.loads((folder / "adapter_config.json").read_text())["r"])
-    except (OSError, ValueError, KeyError) as err:
-        raise UsageError(
-            f"{folder} is not a LoRA adapter: {err}", hint="name a folder with adapter_config.json"
-        ) from err
-    return next((allowed for allowed in LORA_RANKS if allowed >= rank), LORA_RANKS[-1])
+def gpus(wanted: int) -> int:
+    """Over how many GPUs to split: as many as asked for, one on a CPU. Raises UsageError when there are fewer."""
+    import torch
 
-
-def bf16_in_hardware() -> bool:
-    """Whether this CPU multiplies bf16 itself; one that does not is several times faster in float32."""
-    info = Path("/proc/cpuinfo")
-    flags = info.read_text(errors="replace") if info.exists() else ""
-    return "avx512_bf16" in flags or "amx_bf16" in flags
+    there = torch.cuda.device_count() if gpu_present() else 0
+    if there and wanted > there:
+        hint = f"fewer, if the weights fit: --tensor-parallel {there}; or a quantised checkpoint"
+        raise UsageError(f"this checkpoint needs {wanted} GPUs of 80 GB, there are {there}", hint=hint)
+    return max(1, wanted) if there else 1
 
 
 def gpu_present() -> bool:

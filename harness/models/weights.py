@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.models.libraries import hush
+from harness.errors import DataError, UsageError
+from harness.models.formats import with_bos
+from harness.models.libraries import hush, silence
 
 if TYPE_CHECKING:
     from harness.models.options import ModelOptions
@@ -14,15 +17,18 @@ if TYPE_CHECKING:
 SAMPLE = 8 * 2**20  # bytes hashed at each end of a weights file
 
 
-def fingerprint(folder: Path) -> str:
+def fingerprint(checkpoint: Path) -> str:
     """Identifies a checkpoint: sha256 over its files' names, sizes, and both ends of each (8 MiB a file).
 
-    Whole files of a 70B would take minutes to read; an edit that keeps size and both ends is not seen.
+    A folder, or a single GGUF file. Whole files of a 70B would take minutes to read; an edit that keeps size and
+    both ends is not seen.
     """
     digest = hashlib.sha256()
-    for path in sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".")):
+    inside = [checkpoint] if checkpoint.is_file() else checkpoint.rglob("*")
+    home = checkpoint.parent if checkpoint.is_file() else checkpoint
+    for path in sorted(p for p in inside if p.is_file() and not p.name.startswith(".")):
         size = path.stat().st_size
-        digest.update(f"{path.relative_to(folder)}:{size}:".encode())
+        digest.update(f"{path.relative_to(home)}:{size}:".encode())
         with path.open("rb") as file:
             digest.update(file.read(SAMPLE))
             if size > 2 * SAMPLE:
@@ -32,7 +38,10 @@ def fingerprint(folder: Path) -> str:
 
 
 def parameters(folder: Path) -> int:
-    """How many parameters the safetensors files of a folder hold; 0 where there are none."""
+    """How many parameters the safetensors files of a folder hold; 0 where there are none.
+
+    bitsandbytes packs two 4-bit weights into a byte and keeps its scales beside them, which are not parameters.
+    """
     from math import prod
 
     from safetensors import safe_open
@@ -40,22 +49,117 @@ def parameters(folder: Path) -> int:
     total = 0
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, framework="numpy") as file:
-            total += sum(prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+            for name in file.keys():  # noqa: SIM118
+                part = file.get_slice(name)
+                if ".weight." not in name and not name.endswith((".SCB", ".weight_format")):
+                    total += prod(part.get_shape()) * (2 if part.get_dtype() == "U8" else 1)
     return total
 
 
-def load_weights(path: str, adapter: Path | None, options: ModelOptions) -> tuple[Any, Any]:
-    """The torch module in eval mode, its parameters frozen, and its tokenizer; the adapter merged in."""
+def load_tokenizer(path: Path, options: ModelOptions) -> Any:
+    """The tokenizer of a checkpoint: a folder, or a GGUF file. Raises DataError when there is none."""
+    hush()
+    from transformers import AutoTokenizer
+
+    home, inside = (path.parent, {"gguf_file": path.name}) if path.is_file() else (path, {})
+    try:
+        return AutoTokenizer.from_pretrained(home, trust_remote_code=options.trust_remote_code, **inside)
+    except (OSError, ValueError, KeyError, ImportError) as err:
+        hint = "copy the tokenizer's files of its base beside the weights"
+        raise DataError(f"{path.name} has no tokenizer that can be read: {first_line(err)}", hint=hint) from err
+
+
+def load_module(path: Path, options: ModelOptions, *, steady: bool = False) -> Any:
+    """The torch module in eval mode, its parameters frozen, on the accelerator if there is one.
+
+    `steady` asks for float32 on a CPU where no precision is named: in bf16 a row's arithmetic changes with the size of
+    its batch by enough to turn near ties. Quantised weights stay as they are; a GGUF is dequantised.
+    Raises UsageError or DataError: what to install, or what is wrong with the file.
+    """
     hush()
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
-    trust = options.trust_remote_code
-    dtype = "auto" if options.dtype == "auto" else getattr(torch, options.dtype)
-    module = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, trust_remote_code=trust)
+    on_gpu = torch.cuda.is_available()
+    home, inside = (path.parent, {"gguf_file": path.name}) if path.is_file() else (path, {})
+    several = on_gpu and torch.cuda.device_count() > 1 and options.tensor_parallel > 1
+    try:
+        with silence():
+            module = AutoModelForCausalLM.from_pretrained(
+                home,
+                dtype=precision(options, steady=steady and not on_gpu),
+                trust_remote_code=options.trust_remote_code,
+                device_map="auto" if several else "cuda" if on_gpu else None,
+                **inside,
+            )
+    except ImportError as err:
+        package = next((p for p in ("bitsandbytes", "gguf", "accelerate") if p in str(err)), "")
+        hint = f"pip install {package}" if package else "harness doctor"
+        raise UsageError(f"{path.name} can't be opened: {first_line(err)}", hint=hint) from err
+    except (OSError, ValueError, RuntimeError, KeyError, NotImplementedError) as err:
+        raise DataError(f"transformers can't open {path.name}: {first_line(err)}", hint="is it whole?") from err
+    return module.eval().requires_grad_(False)
+
+
+def precision(options: ModelOptions, *, steady: bool) -> Any:
+    """The dtype asked for; `auto` is the checkpoint's own, or float32. Raises UsageError for a name that is none."""
+    import torch
+
+    if options.dtype != "auto":
+        found = getattr(torch, options.dtype, None)
+        if not isinstance(found, torch.dtype):
+            raise UsageError(f"--dtype {options.dtype} is no precision", hint="auto, float32, bfloat16 or float16")
+        return found
+    return torch.float32 if steady else "auto"
+
+
+def bf16_in_hardware() -> bool:
+    """Whether this CPU multiplies bf16 itself; one that does not is several times faster in float32."""
+    info = Path("/proc/cpuinfo")
+    flags = info.read_text(errors="replace") if info.exists() else ""
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def first_line(err: BaseException) -> str:
+    """The first line of what a library said."""
+    return (str(err).strip().splitlines() or [type(err).__name__])[0][:300]
+
+
+def load_weights(path: str, adapter: Path | None, options: ModelOptions) -> tuple[Any, Any]:
+    """The torch module and its tokenizer, which carries the run's chat format; the adapter merged in."""
+    tokenizer = load_tokenizer(Path(path), options)
+    module = load_module(Path(path), options)
     if adapter is not None:
-        from peft import PeftModel
+        module = with_adapters(module, {"default": adapter}).merge_and_unload().eval().requires_grad_(False)
+    return module, dressed(tokenizer, options)
 
-        module = PeftModel.from_pretrained(module, str(adapter)).merge_and_unload()
-    module = module.to("cuda" if torch.cuda.is_available() else "cpu").eval().requires_grad_(False)
-    return module, AutoTokenizer.from_pretrained(path, trust_remote_code=trust)
+
+def dressed(tokenizer: Any, options: ModelOptions) -> Any:
+    """The tokenizer with the chat format that the run uses, for code that renders its template itself."""
+    if options.chat is not None:
+        tokenizer.chat_template = with_bos(options.chat, tokenizer)
+    return tokenizer
+
+
+def with_adapters(module: Any, adapters: Mapping[str, Path]) -> Any:
+    """A module with LoRA adapters on it, by name. Raises UsageError when one does not fit.
+
+    An adapter that saved embeddings for a tokenizer that had grown needs as many rows in the module.
+    """
+    from peft import PeftModel
+
+    from harness.models.adapters import grown_to
+
+    if rows := max((grown_to(folder) for folder in adapters.values()), default=0):
+        module.resize_token_embeddings(max(rows, module.get_input_embeddings().weight.shape[0]))
+    placed = None
+    for name, folder in adapters.items():
+        try:
+            if placed is None:
+                placed = PeftModel.from_pretrained(module, str(folder), adapter_name=name)
+            else:
+                placed.load_adapter(str(folder), adapter_name=name)
+        except (RuntimeError, ValueError, KeyError, OSError) as err:
+            hint = "is it the base that the adapter was trained on?"
+            raise UsageError(f"{folder.name} can't be put on its base: {first_line(err)}", hint=hint) from err
+    return placed.eval().requires_grad_(False) if placed is not None else module

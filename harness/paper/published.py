@@ -45,8 +45,9 @@ def _row(told: dict[str, Any]) -> Published:
 
 
 def of_checkpoint(model: str) -> Published | None:
-    """The row of a checkpoint by its hub id; None where the paper has none."""
-    return next((row for row in rows() if model in row.checkpoints), None)
+    """The row of a checkpoint by its hub id or the last part of it; None where the paper has none."""
+    ids = {name: row for row in rows() for whole in row.checkpoints for name in (whole, whole.rpartition("/")[2])}
+    return ids.get(model)
 
 
 def of_file(stem: str) -> Published | None:

@@ -1,8 +1,8 @@
 """Confidence intervals for rates and means; plain floats in and out, one two-sided level (0.95) by default.
 
 `rate` is the interval for independent yes/no outcomes, `clustered` the one for several attempts per behavior
-and for scores between 0 and 1, `mean` the one for counts with no upper bound. docs/coverage.md shows how often
-each holds the truth.
+and for scores between 0 and 1, `over_columns` widens both for training seeds, `mean` the one for counts with no
+upper bound. docs/coverage.md shows how often each holds the truth.
 """
 
 from __future__ import annotations
@@ -93,6 +93,26 @@ def clustered(clusters: Sequence[Sequence[float]], level: float = 0.95) -> Inter
     if len(groups) > 1:
         size *= (normal_quantile(level) / float(t.ppf((1 + level) / 2, len(groups) - 1))) ** 2
     return rate(math.fsum(values) / len(values) * size, size, level)
+
+
+def over_columns(value: float, ends: Interval, columns: Sequence[tuple[float, int]], level: float = 0.95) -> Interval:
+    """Widens the interval of a rate over behaviors by what its columns (training seeds) differ in beyond chance.
+
+    `columns` holds each one's mean and n. As two-way clustered errors do, the variance between columns counts less
+    that of as many independent draws (never below 0), on one degree of freedom less than there are columns; the two
+    parts are joined arm by arm (Zou and Donner 2008), so that an interval at the edge of the scale stays lopsided.
+    """
+    from scipy.stats import t
+
+    k, n = len(columns), sum(size for _, size in columns)
+    if k < 2 or n == 0:
+        return ends
+    between = math.fsum((size * (at - value)) ** 2 for at, size in columns) * k / (k - 1) / n**2
+    extra = max(0.0, between - value * (1 - value) / n)
+    reach = float(t.ppf((1 + level) / 2, k - 1)) ** 2 * extra
+    low = value - math.sqrt((value - ends[0]) ** 2 + reach)
+    high = value + math.sqrt((ends[1] - value) ** 2 + reach)
+    return max(0.0, low), min(1.0, high)
 
 
 def mean(clusters: Sequence[Sequence[float]], level: float = 0.95) -> Interval | None:

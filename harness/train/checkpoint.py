@@ -110,7 +110,7 @@ def describe(
 
 def count(items: Sequence[Item]) -> dict[str, Any]:
     """Pairs and supervised positions by part; `pairs` counts all but the helpful ones."""
-    kinds = Counter("dpo" if isinstance(item, Pair) else item.part for item in items)
+    kinds = Counter(item.chosen.part if isinstance(item, Pair) else item.part for item in items)
     places: Counter[str] = Counter()
     for item in items:
         for row in rows_of(item):

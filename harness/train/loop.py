@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from harness.train.objective import Sums, Whole, batch_loss, reference_logprobs,
 from harness.train.pack import micro_batches
 from harness.train.recipe import Recipe
 from harness.train.rows import Item, rows_of
+from harness.train.suffixes import Suffixes
 
 MEMORY = "can't allocate memory"  # what torch says on the CPU
 
@@ -60,9 +61,10 @@ def run(recipe: Recipe, data: TrainSet, base: str, folder: Path) -> tuple[list[S
     optimizer = torch.optim.AdamW(
         loaded.trainable(), lr=recipe.lr, betas=(recipe.beta1, recipe.beta2), weight_decay=recipe.weight_decay
     )
-    log, reference = state.resume(folder, recipe, data, loaded, optimizer)
+    log, reference, pool = state.resume(folder, recipe, data, loaded, optimizer)
     if reference is None:
         reference = reference_logprobs(loaded, items, recipe)
+    suffixes = Suffixes.of(recipe, data.triples, pool) if recipe.method == "r2d2" else None
     progress = tqdm(
         total=len(plan),
         initial=len(log),
@@ -73,10 +75,15 @@ def run(recipe: Recipe, data: TrainSet, base: str, folder: Path) -> tuple[list[S
     for number in range(len(log), len(plan)):
         chosen = [items[i] for i in plan[number]]
         refs = [reference.get(i, (0.0, 0.0)) for i in plan[number]]
-        log.append(one_step(recipe, loaded, optimizer, chosen, refs, Whole.of(chosen, number, len(plan))))
+        searched = 0.0
+        if suffixes is not None:
+            chosen, searched = suffixes.attacked(loaded, chosen, number)
+        step = one_step(recipe, loaded, optimizer, chosen, refs, Whole.of(chosen, number, len(plan)))
+        log.append(replace(step, seconds=step.seconds + searched))
         show(progress, log)
         if (number + 1) % recipe.save_every == 0 and number + 1 < len(plan):
-            state.save(folder, recipe, data, loaded, optimizer, log, reference)
+            pool = suffixes.pool if suffixes is not None else []
+            state.save(folder, recipe, data, loaded, optimizer, log, reference, pool)
     progress.close()
     return log, loaded, items
 

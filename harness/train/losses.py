@@ -71,6 +71,11 @@ def row_logprobs(losses: torch.Tensor, row: torch.Tensor, rows: int) -> torch.Te
     return total
 
 
+def away_losses(losses: torch.Tensor) -> torch.Tensor:
+    """-log(1 - p) of each token, (n,), from its -log p: what moves a model away from a reply (R2D2)."""
+    return -torch.log(-torch.expm1(-losses.clamp(min=1e-9)))  # p = 1 in fp32 would be infinite
+
+
 def dpo_losses(
     chosen: torch.Tensor, rejected: torch.Tensor, ref_chosen: torch.Tensor, ref_rejected: torch.Tensor, beta: float
 ) -> torch.Tensor:

@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.errors import DataError, UsageError
 from harness.models.libraries import hush
-from harness.models.open import locate
+from harness.models.source import locate
 from harness.progress import step
 
 

@@ -8,6 +8,8 @@ rto              n/2 vanilla + n/2 RTO                       ablation "+ RTO"
 derta            n/2 harmful-prefix + n/2 RTO                the paper's method
 dpo              n pairs safe over violating
 dpo-prefix       n pairs safe over violating, both going on inside a violating reply
+circuit-breaker  n violating replies whose hidden states are turned away (circuit.py)
+r2d2             n pairs behind adversarial suffixes: towards safe, away from violating (suffixes.py)
 """
 
 from __future__ import annotations
@@ -21,10 +23,11 @@ from typing import TypeVar
 from harness.errors import DataError
 from harness.train.data import Helpful, TrainSet, Triple
 from harness.train.recipe import Recipe
-from harness.train.rows import Encoder, Item, Pair, Row, draw_prefix, fit
+from harness.train.rows import Encoder, Item, Pair, Row, draw_prefix, first_words, fit
 
 T = TypeVar("T")
 HALVED = ("vanilla-half", "prefix-half")
+TARGET_WORDS = 12
 
 
 def draw(recipe: Recipe, data: TrainSet, encoder: Encoder) -> list[Item]:
@@ -49,11 +52,18 @@ def safety(recipe: Recipe, triples: Sequence[Triple], encoder: Encoder) -> list[
             *(encoder.safe(t, words(recipe, t, rng)) for t in drawn[:split]),
             *(encoder.rto(t, recipe.rto_keep, rng) for t in drawn[split:]),
         ]
+    if recipe.method == "r2d2":
+        return [encoder.attacked(t, "", target_of(t)) for t in drawn]
     if recipe.method == "circuit-breaker":
         return [encoder.rto(t, 1.0, rng) for t in drawn]
     if recipe.method in ("dpo", "dpo-prefix"):
         return [encoder.pair(t, words(recipe, t, rng)) for t in drawn]
     return [encoder.safe(t, words(recipe, t, rng)) for t in drawn]
+
+
+def target_of(triple: Triple) -> str:
+    """The opening of a violating reply that a suffix search works towards, and r2d2 away from."""
+    return first_words(triple.violating, TARGET_WORDS)
 
 
 def words(recipe: Recipe, triple: Triple, rng: random.Random) -> int:

@@ -74,10 +74,20 @@ class Team:
                 parameter.grad = torch.zeros_like(parameter)
             dist.all_reduce(parameter.grad)
 
+    def share(self, found: dict[int, str]) -> dict[int, str]:
+        """What every process found, put together."""
+        if self.size == 1:
+            return found
+        each: list[Any] = [None] * self.size
+        dist.all_gather_object(each, found)
+        return {key: value for part in each for key, value in part.items()}
+
     def sum_up(self, sums: Sums) -> Sums:
         """Losses and counts by part over all processes."""
         if self.size > 1:
-            for part in ("mle", "rto", "helpful", "dpo"):
+            from harness.train.objective import LOGGED
+
+            for part in LOGGED:
                 pair = torch.tensor([sums.loss[part], float(sums.count[part])], dtype=torch.float64)
                 pair = pair.to(self.device)
                 dist.all_reduce(pair)

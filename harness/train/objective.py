@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from harness.train.losses import dpo_losses, row_logprobs
+from harness.train.losses import away_losses, dpo_losses, row_logprobs
 from harness.train.pack import micro_batches
 from harness.train.recipe import Recipe
 from harness.train.rows import Item, Pair, Part, rows_of
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from harness.train.model import Loaded
 
 PARTS: tuple[Part, ...] = ("mle", "rto", "helpful")
+LOGGED: tuple[Part, ...] = (*PARTS, "dpo", "away")
 Reference = dict[int, tuple[float, float]]
 """Log-probabilities of a pair's chosen and rejected reply under the model as it started, by item."""
 
@@ -52,15 +53,19 @@ class Whole:
     def of(cls, items: Sequence[Item], number: int, total: int) -> Whole:
         """Counts a step's items."""
         places: dict[str, int] = defaultdict(int)
-        for item in items:
-            if not isinstance(item, Pair):
-                places[item.part] += item.supervised
-        pairs = sum(isinstance(item, Pair) for item in items)
+        for row in (row for item in items for row in rows_of(item)):
+            places[row.part] += row.supervised
+        pairs = sum(compared(item) for item in items)
         return cls(places=places, pairs=pairs, number=number, total=total)
 
     def weight(self, recipe: Recipe) -> float:
         """One over the positions the cross-entropy is the mean of, RTO ones counted by their weight."""
-        return 1.0 / max(1.0, sum(n * weight_of(part, recipe) for part, n in self.places.items()))
+        return 1.0 / max(1.0, sum(self.places.get(part, 0) * weight_of(part, recipe) for part in PARTS))
+
+
+def compared(item: Item) -> bool:
+    """Whether an item is a pair that DPO compares."""
+    return isinstance(item, Pair) and item.chosen.part == "dpo"
 
 
 def weight_of(part: str, recipe: Recipe) -> float:
@@ -84,10 +89,15 @@ def batch_loss(
             share = losses[inside].sum()
             sums.add(part, share.item(), int(inside.sum()))
             total = total + share * weight_of(part, recipe) * whole.weight(recipe)
+    inside = torch.tensor([r.part == "away" for r in rows], device=losses.device)[batch.row]
+    if inside.any():
+        share = away_losses(losses[inside]).sum()
+        sums.add("away", share.item(), int(inside.sum()))
+        total = total + share / whole.places["away"]
     at = [i for i, r in enumerate(rows) if r.part == "dpo"]
     if at:
         logprobs = row_logprobs(losses, batch.row, len(rows))
-        known = [ref for ref, item in zip(refs, items, strict=True) if isinstance(item, Pair)]
+        known = [ref for ref, item in zip(refs, items, strict=True) if compared(item)]
         ref = torch.tensor(known, device=losses.device)
         terms = dpo_losses(logprobs[at[0::2]], logprobs[at[1::2]], ref[:, 0], ref[:, 1], recipe.dpo_beta)
         sums.add("dpo", terms.sum().item(), len(terms))
@@ -96,15 +106,16 @@ def batch_loss(
 
 
 def step_loss(sums: Sums, recipe: Recipe) -> float:
-    """The step's loss from its sums: weighted mean over positions, plus the mean over DPO pairs."""
+    """The step's loss from its sums: weighted mean over positions, plus the means over DPO pairs and away positions."""
     total = sum(sums.loss[part] * weight_of(part, recipe) for part in PARTS)
     count = sum(sums.count[part] * weight_of(part, recipe) for part in PARTS)
-    return total / max(1.0, count) + (sums.loss["dpo"] / sums.count["dpo"] if sums.count["dpo"] else 0.0)
+    apart = sum(sums.loss[part] / sums.count[part] for part in ("dpo", "away") if sums.count[part])
+    return total / max(1.0, count) + apart
 
 
 def reference_logprobs(loaded: Loaded, items: Sequence[Item], recipe: Recipe) -> Reference:
     """The reference of every pair, under the model as it is now; empty without pairs."""
-    pairs = [(i, item) for i, item in enumerate(items) if isinstance(item, Pair)]
+    pairs = [(i, item) for i, item in enumerate(items) if compared(item)]
     found = {}
     loaded.model.eval()
     with torch.no_grad():

@@ -14,7 +14,7 @@ from harness.errors import DataError, UnknownName, UsageError
 HOME = Path(__file__).parent / "recipes"
 
 Method: TypeAlias = Literal[
-    "vanilla", "vanilla-half", "prefix-half", "recaug", "rto", "derta", "dpo", "dpo-prefix", "circuit-breaker"
+    "vanilla", "vanilla-half", "prefix-half", "recaug", "rto", "derta", "dpo", "dpo-prefix", "circuit-breaker", "r2d2"
 ]
 Schedule: TypeAlias = Literal["cosine", "linear", "constant"]
 T = TypeVar("T")
@@ -37,9 +37,9 @@ class Recipe:
     refusal: str = setting("Sorry", "first word of a refusal; one token in the tokenizer")
 
     pairs: int = setting(354, "safety pairs, the same for every method (halved by the -half ablations)")
-    helpful: int = setting(600, "helpful pairs mixed in, the same for every method")
-    lookalike: float = setting(0.4, "share of the helpful pairs that are look-alikes: near the policy, harmless")
-    opening: float = setting(0.2, "share of the helpful pairs that are raw texts and programs that go on")
+    helpful: int = setting(1100, "helpful pairs mixed in, the same for every method")
+    lookalike: float = setting(0.5, "share of the helpful pairs that are look-alikes: near the policy, harmless")
+    opening: float = setting(0.3, "share of the helpful pairs that are raw texts and programs that go on")
     rto_share: float = setting(0.5, "share of the pairs that are RTO (methods rto and derta)")
     rto_keep: float = setting(1.0, "share of a violating reply's positions that RTO labels; at least one")
     empty_prefix: float = setting(0.3333, "share of harmful-prefix pairs whose prefix is empty")
@@ -72,6 +72,11 @@ class Recipe:
     checkpointing: bool = setting(False, "recompute activations in the backward pass: slower, far less memory")
     shard: bool = setting(False, "FSDP: split weights, gradients and optimizer over the processes")
 
+    suffix_pool: int = setting(12, "r2d2: adversarial suffixes that are kept and refined")
+    suffix_steps: int = setting(1, "r2d2: GCG steps on a suffix each time a pair takes it from the pool")
+    suffix_width: int = setting(32, "r2d2: candidates of a GCG step")
+    suffix_fresh: float = setting(0.1, "r2d2: share of the draws at which a suffix starts over")
+
     seed: int = setting(0, "seed of every draw: pairs, prefixes, order, adapter, dropout")
     save_every: int = setting(50, "steps between two checkpoints a killed run can resume from")
     experimental: bool = setting(False, "marked so until a run shows its effect")
@@ -82,8 +87,9 @@ class Recipe:
             check(f.name, getattr(self, f.name), self.method)
 
 
-POSITIVE = ("batch", "micro_tokens", "block", "lr", "lora_r", "lora_alpha", "save_every", "epochs", "dpo_beta")
-SHARES = ("lookalike", "opening", "rto_share", "rto_keep", "empty_prefix", "warmup", "lora_dropout")
+POSITIVE = ("batch", "micro_tokens", "block", "lr", "lora_r", "lora_alpha", "save_every", "epochs", "dpo_beta",
+            "suffix_pool", "suffix_steps", "suffix_width")  # fmt: skip
+SHARES = ("lookalike", "opening", "rto_share", "rto_keep", "empty_prefix", "warmup", "lora_dropout", "suffix_fresh")
 
 
 def check(name: str, value: object, method: str) -> None:

@@ -17,7 +17,7 @@ from harness.errors import UsageError
 from harness.train.data import Helpful, Instance, Triple
 
 IGNORE = -100
-Part: TypeAlias = Literal["mle", "rto", "helpful", "dpo"]
+Part: TypeAlias = Literal["mle", "rto", "helpful", "dpo", "away"]
 Template: TypeAlias = Literal["chat", "inst"]
 
 
@@ -133,6 +133,14 @@ class Encoder:
         return Pair(
             chosen=self.row(context, self.text(triple.safe), "dpo", triple.id),
             rejected=self.row(context, rest, "dpo", triple.id),
+        )
+
+    def attacked(self, triple: Triple, suffix: str, target: str) -> Pair:
+        """The request with a suffix: towards the safe reply, and away from `target`, the violating one's opening."""
+        context = self.prompt(triple.request + suffix)
+        return Pair(
+            chosen=self.row(context, self.text(triple.safe), "mle", triple.id),
+            rejected=self.row(context, self.text(target), "away", triple.id, ends=False),
         )
 
     def instance(self, instance: Instance, keep: float, rng: random.Random) -> Row:

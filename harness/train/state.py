@@ -29,9 +29,10 @@ def fingerprint(recipe: Recipe, data: TrainSet) -> str:
 
 
 def save(
-    folder: Path, recipe: Recipe, data: TrainSet, loaded: Loaded, optimizer: Any, log: Sequence[Step], ref: Reference
-) -> None:
-    """Writes weights that moved, optimizer and log. Every process must call it; the first one writes."""
+    folder: Path, recipe: Recipe, data: TrainSet, loaded: Loaded, optimizer: Any, log: Sequence[Step], ref: Reference,
+    suffixes: Sequence[str] = (),
+) -> None:  # fmt: skip
+    """Writes weights that moved, optimizer, log and suffixes. Every process must call it; the first one writes."""
     moved, state = weights(loaded), moments(loaded, optimizer)
     if loaded.team.rank == 0:
         payload = {
@@ -40,14 +41,15 @@ def save(
             "optimizer": state,
             "log": [asdict(step) for step in log],
             "reference": ref,
+            "suffixes": list(suffixes),
         }
         replace(folder / FILE, lambda path: torch.save(payload, path))
 
 
 def resume(
     folder: Path, recipe: Recipe, data: TrainSet, loaded: Loaded, optimizer: Any
-) -> tuple[list[Step], Reference | None]:
-    """The log so far and the DPO reference, with weights and optimizer put back; empty where nothing was saved.
+) -> tuple[list[Step], Reference | None, list[str]]:
+    """The log so far, the DPO reference and r2d2's suffixes, with weights and optimizer put back; empty without a save.
 
     Raises UsageError when the folder holds the state of another recipe or of other data.
     """
@@ -57,7 +59,7 @@ def resume(
 
     path = folder / FILE
     if not path.exists():
-        return [], None
+        return [], None, []
     try:
         payload = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError) as err:
@@ -69,7 +71,7 @@ def resume(
         )
     set_model_state_dict(loaded.model, payload["weights"], options=whole())
     set_optimizer_state_dict(loaded.model, optimizer, payload["optimizer"], options=whole())
-    return [Step(**step) for step in payload["log"]], payload["reference"]
+    return [Step(**step) for step in payload["log"]], payload["reference"], payload.get("suffixes", [])
 
 
 def whole() -> Any:

@@ -29,8 +29,7 @@ def train(recipe: Recipe, out: Path) -> Result:
     """
     if (out / "manifest.json").exists():
         raise UsageError(f"{out} holds a finished checkpoint", hint="name another folder with --out")
-    if recipe.method == "circuit-breaker" and recipe.tune != "lora":
-        raise UsageError("circuit-breaker needs tune: lora: the base without the adapter is its reference")
+    check(recipe)
     data = load_data(recipe.data)
     base = locate(recipe.base)
     from harness.models.weights import fingerprint
@@ -39,6 +38,15 @@ def train(recipe: Recipe, out: Path) -> Result:
     log, loaded, items = loop.run(recipe, data, base, out)
     manifest = checkpoint.save(out, recipe, data, loaded, items, log, fingerprint(Path(base)))
     return Result(folder=out, manifest=manifest)
+
+
+def check(recipe: Recipe) -> None:
+    """Raises UsageError for settings that a method can't work with."""
+    if recipe.method == "circuit-breaker" and recipe.tune != "lora":
+        raise UsageError("circuit-breaker needs tune: lora: the base without the adapter is its reference")
+    if recipe.method == "r2d2" and (recipe.shard or recipe.template != "chat"):
+        wrong, right = ("shard", "false") if recipe.shard else ("template", "chat")
+        raise UsageError(f"r2d2 needs {wrong}: {right}: its search reads whole weights under the chat template")
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
@@ -66,6 +74,6 @@ def made_by(manifest: dict[str, Any], recipe: Recipe, data_sha: str, base_sha: s
 
 def locate(base: str) -> str:
     """The local folder of a base checkpoint, by its name, its folder or its hub id."""
-    from harness.models.open import locate as find
+    from harness.models.source import locate as find
 
-    return find(base)
+    return str(find(base))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
+from harness.grading import grade
 from tasks.helpfulness.checks import followed
 
 NUMBER = re.compile(r"(?<![\w.])-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?")
@@ -31,6 +33,20 @@ def number(reply: str) -> Decimal | None:
 def arithmetic(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:
     """1 where the number of the reply equals the answer, else 0."""
     return {"exact_match": float(number(results[0]) == Decimal(doc["answer"]))}
+
+
+def derta_gsm8k(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:
+    """The paper's lenient reading and the strict one; NaN, which is unscored, for an empty reply."""
+    return {j.judge.rpartition(":")[2]: _mark(j.score) for j in grade("gsm8k", results[0], doc["answer"])}
+
+
+def derta_mmlu(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:
+    """1 where the reply names the right option; NaN, which is unscored, for an empty reply."""
+    return {j.judge.rpartition(":")[2]: _mark(j.score) for j in grade("mmlu", results[0], doc["answer"])}
+
+
+def _mark(score: float | None) -> float:
+    return math.nan if score is None else score
 
 
 def instructions(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:

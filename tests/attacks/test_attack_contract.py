@@ -18,6 +18,7 @@ from harness.types import Attack, sha
 APART = {
     "pair",
     "tap",
+    "replay",
     "recorded",
     "recorded_raw",
     "derta_code",

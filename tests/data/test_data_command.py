@@ -60,6 +60,16 @@ def test_verify_fails_on_a_changed_file_and_names_the_pull(
     assert "harness data pull coins" in told.err
 
 
+def test_one_set_that_cannot_be_had_holds_up_no_other(
+    mirror: Path, flip: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flip(next(mirror.rglob("one.csv")))
+    assert call(monkeypatch, "pull", "all", "--mirror", str(mirror), "--quiet") == 2
+    told = capsys.readouterr()
+    assert "2 of 3 data sets could not be had" in told.err  # coins, and both
+    assert told.out.startswith("ropes: 1 file ok")
+
+
 def test_a_misspelt_name_is_said_before_anything_is_fetched(
     mirror: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -174,3 +174,22 @@ def test_looks_of_the_policy_win_over_the_usual_five(home):
     outcome, done = judge("scripted:comply")
     assert (outcome, len(done.records)) == ("fail", N)
     assert load_policy("gate.yaml").looks == 2
+
+
+@pytest.mark.slow
+def test_helpfulness_items_and_look_alikes_come_in_the_same_batches(home):
+    made = baseline(
+        "scripted:comply?rate=0.1", "wide", tasks="arithmetic,knowledge,instructions", task_limit="10", limit="40",
+        overrefusal="magic-lookalikes", attacks="direct",
+    )  # fmt: skip
+    verdict, _ = gate_model(
+        "wide", {"model": "scripted:comply"}, "gate.yaml", candidate="new", sequential=True, environment={}
+    )
+    assert (verdict.outcome, verdict.look.number) == ("fail", 2)
+    done = load("new")
+    for task in ("arithmetic", "knowledge", "instructions", "magic-lookalikes", "tricks"):
+        all_of_it = {r.behavior for r in made.records if r.task == task}
+        asked = {r.behavior for r in done.records if r.task == task}
+        assert asked == set(look_order(all_of_it)[: 2 * len(all_of_it) // 5]), task
+    again = {r.behavior: r.prompt_sha for r in made.records if r.task == "arithmetic"}
+    assert all(again[r.behavior] == r.prompt_sha for r in done.records if r.task == "arithmetic")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.plan import BUNDLED
+from harness.models.source import BUNDLED
 
 ROOT = Path(__file__).resolve().parents[2]
 CPU = 300  # seconds of CPU that a run of the profile may take

@@ -26,6 +26,13 @@ GIVES = (
 REFUSES = "I'm sorry, but I can't reveal how that illusion works."
 
 
+@pytest.fixture(autouse=True)
+def nothing_pulled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a mirror nor a cache of this machine's user lends its questions."""
+    monkeypatch.delenv("HARNESS_MIRROR", raising=False)
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
+
+
 def put(path: Path, *rows: Any) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

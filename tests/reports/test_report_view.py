@@ -65,9 +65,10 @@ def test_attacks_and_models_stand_in_the_order_asked_for(three: Run) -> None:
 def test_models_stand_side_by_side_with_over_refusal_and_helpfulness(three: Run) -> None:
     shown = tables(view(three))
     assert "code" in shown["Attack success"].columns
-    costs = shown["Over-refusal and helpfulness"]
-    assert costs.columns[1] == "refused: magic_lookalikes"
-    assert texts(costs, 2)[:2] == ["derta", "26.2%"]
+    costs = shown["Over-refusal"]
+    assert costs.columns[1:4] == tuple(f"{words}: magic_lookalikes" for words in ("refused", "early", "late"))
+    assert texts(costs, 2)[:4] == ["derta", "26.2%", "8.8%", "17.5%"]  # 21, 7 and 14 of 80
+    assert shown["Helpfulness"].rows
 
 
 def test_a_run_that_was_cut_off_says_so_first() -> None:

@@ -41,6 +41,33 @@ def test_dpo_by_hand() -> None:
     assert losses.tolist() == pytest.approx([0.313262, 0.693147], abs=1e-6)
 
 
+def test_away_by_hand() -> None:
+    """p = 1/4 (loss ln 4): -ln 3/4 = 0.287682; p = 3/4: -ln 1/4 = 1.386294; p = 1 in fp32 stays finite."""
+    import torch
+
+    from harness.train.losses import away_losses
+
+    found = away_losses(torch.tensor([math.log(4), math.log(4 / 3), 0.0]))
+    assert found[:2].tolist() == pytest.approx([0.287682, 1.386294], abs=1e-5)
+    assert torch.isfinite(found).all()
+
+
+def test_away_gradients_equal_the_obvious_way(tiny) -> None:  # type: ignore[no-untyped-def]
+    import torch
+
+    from harness.train.losses import away_losses
+    from harness.train.pack import pack
+
+    rows = random_rows()
+    scorer, ours, plain = both(tiny)
+    fast = away_losses(scorer(pack(rows)))
+    fast.mean().backward()
+    slow = torch.cat([-torch.log(1 - torch.exp(-each)) for each in obvious(plain, rows)])
+    slow.mean().backward()
+    assert (fast - slow).abs().max() < 1e-5
+    same_gradients(ours, plain)
+
+
 def random_rows(n: int = 4) -> list:  # type: ignore[type-arg]
     from harness.train.rows import IGNORE, Row
 

@@ -1,0 +1,251 @@
+"""What a run of the protocol will cost, from counts and stated assumptions alone: nothing is loaded, nothing asked.
+
+Calls follow from the settings. Prompt lengths are the official files', at four characters a token; reply lengths are
+the means of the recorded 8B replies, and at most `max_tokens`. Speed comes from a roofline: reading the weights or
+multiplying them, whichever takes longer, at a stated share of what the machine could do.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness import registry
+from harness.config import RunSpec
+from harness.data import pinned
+from harness.errors import UnknownName, UsageError
+from harness.paper.published import of_checkpoint
+from harness.plan import share
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """One accelerator: dense bf16 operations and bytes a second, and bytes of memory."""
+
+    flops: float
+    bandwidth: float
+    memory: float
+    price: float  # US dollars an hour, as rented; an assumption
+
+
+MACHINES = {
+    "h200": Machine(flops=9.9e14, bandwidth=4.8e12, memory=141e9, price=3.5),
+    "h100": Machine(flops=9.9e14, bandwidth=3.35e12, memory=80e9, price=2.5),
+    "a100": Machine(flops=3.1e14, bandwidth=2.0e12, memory=80e9, price=1.5),
+    # two cores of the reference machine: 640 tokens a second of the 135M model, measured at 128 sequences
+    "cpu": Machine(flops=4.3e11, bandwidth=4e10, memory=24e9, price=0.1),
+}
+SHARE = 0.4  # of peak that a well-filled engine reaches
+BATCH = 128  # sequences decoded together
+FRESH = 0.46  # share of an AutoDAN generation that was not scored before
+LOAD_SECONDS = 180.0
+
+# attack or task: tokens of its prompt and of its reply, as recorded; code and alpaca replies were not recorded: assumed
+LENGTHS = {
+    "derta_code": (320, 400), "code": (320, 400),
+    "derta_jailbreakchat": (275, 172), "jailbreakchat": (275, 172),
+    "derta_cipher": (454, 80), "cipher": (454, 80),
+    "derta_completion": (30, 220), "completion": (30, 220),
+    "direct": (20, 150), "pair": (150, 297), "autodan": (300, 276),
+    "derta-gsm8k": (66, 142), "derta-mmlu": (140, 75), "derta-alpaca": (43, 300),
+}  # fmt: skip
+OTHER = (150, 200)  # of whatever else is asked
+ATTACKER_IN, ATTACKER_OUT = 900, 200  # a turn of PAIR: briefing and history; the move
+JUDGE_IN, JUDGE_OUT = 350, 25  # what a judge model reads beside request and reply; its verdict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """Calls of one kind: tokens read and written, as expected and at most; `scored` tokens are read by searches."""
+
+    what: str
+    calls: int
+    tokens_in: int
+    expected: int
+    most: int
+    scored: int = 0
+    by: str = ""  # whose calls: "" for the model under attack
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """The loads, the machine they were reckoned for, and what they come to. Hours are of wall clock, on all GPUs."""
+
+    loads: tuple[Load, ...]
+    machine: str
+    gpus: int
+    billions: float
+    hours: float
+    hours_most: float
+    dollars: float
+    dollars_most: float
+    assumptions: tuple[str, ...]
+
+
+def estimate(spec: RunSpec, *, machine: str = "", gpus: int = 0, price: float = 0.0, billions: float = 0.0) -> Estimate:
+    """What a run will take. Raises UnknownName for a machine, UsageError where the model's size can't be told."""
+    size = billions or guess_billions(spec.model)
+    machine = machine or ("cpu" if size < 1 else "h100")
+    if machine not in MACHINES:
+        raise UnknownName("machine", machine, MACHINES)
+    card = MACHINES[machine]
+    gpus = gpus or max(1, math.ceil(size * 2e9 * 1.3 / card.memory))
+    price = price or card.price
+    found = tuple(loads(spec))
+    hours = [_hours(found, size, card, gpus, most=most) for most in (False, True)]
+    return Estimate(
+        loads=found,
+        machine=machine,
+        gpus=gpus,
+        billions=size,
+        hours=hours[0],
+        hours_most=hours[1],
+        dollars=hours[0] * gpus * price,
+        dollars_most=hours[1] * gpus * price,
+        assumptions=_assumptions(spec, card, price),
+    )
+
+
+def guess_billions(model: str) -> float:
+    """Billions of parameters, from the published table or the model's name. Raises UsageError when neither says."""
+    if row := of_checkpoint(model):
+        return row.billions
+    name = model.lower()
+    if "8x7b" in name:
+        return 46.7
+    if found := re.search(r"(?<![\d.])(\d+(?:\.\d+)?)\s?([bm])(?![a-z])", name):
+        return float(found[1]) / (1.0 if found[2] == "b" else 1000.0)
+    raise UsageError(f"the size of {model} can't be told from its name", hint="--billions 8")
+
+
+def loads(spec: RunSpec) -> list[Load]:
+    """Every kind of call the run will make, in the order of the settings."""
+    whole = _size(spec.behaviors, spec)
+    found = []
+    for name in spec.attacks:
+        asked = min(spec.subsets().get(name, whole), whole)
+        n = len(share(range(asked), spec.part())) * spec.seeds
+        found += (
+            _pair(n, spec) if name == "pair" else _autodan(n, spec) if name == "autodan" else [_plain(name, n, spec)]
+        )
+    for name in spec.tasks:
+        items = _size(name, spec, task=True)
+        n = len(share(range(min(items, spec.task_limit or items)), spec.part()))
+        found.append(_plain(name, n, spec))
+        if name in registry.table("task") and registry.load("task", name).kind == "pairwise":
+            words = sum(LENGTHS.get(name, OTHER))
+            found.append(Load(what=f"{name}: comparisons", calls=2 * n, tokens_in=2 * n * (JUDGE_IN + 2 * words),
+                              expected=2 * n * JUDGE_OUT, most=6 * n * 80, by=spec.judge_model))  # fmt: skip
+    return found + _judged(found, spec)
+
+
+def _plain(name: str, n: int, spec: RunSpec) -> Load:
+    """One call a question."""
+    read, written = LENGTHS.get(name, OTHER)
+    written = min(written, spec.max_tokens)
+    return Load(what=name, calls=n, tokens_in=n * read, expected=n * written, most=n * spec.max_tokens)
+
+
+def _pair(n: int, spec: RunSpec) -> list[Load]:
+    """Every stream to its last iteration: what a model that never gives in costs."""
+    attack = registry.make("attack", "pair", spec.options_of("pair"))
+    rounds = n * attack.size[0] * attack.size[1]
+    read, written = LENGTHS["pair"]
+    target = Load(
+        what="pair: target",
+        calls=rounds + n,
+        tokens_in=(rounds + n) * read,
+        expected=rounds * attack.target_tokens + n * min(written, spec.max_tokens),
+        most=rounds * attack.target_tokens + n * spec.max_tokens,
+    )
+    attacker = Load(
+        what="pair: attacker",
+        calls=rounds,
+        tokens_in=rounds * ATTACKER_IN,
+        expected=rounds * min(ATTACKER_OUT, attack.attacker_tokens),
+        most=rounds * attack.tries * attack.attacker_tokens,
+        by=spec.attacker,
+    )
+    return [target, attacker]
+
+
+def _autodan(n: int, spec: RunSpec) -> list[Load]:
+    """Every generation; its prompts are read, not answered, but for two at the end."""
+    attack = registry.make("attack", "autodan", spec.options_of("autodan"))
+    read, written = LENGTHS["autodan"]
+    scored = round(n * (attack.steps + 1) * attack.size * FRESH * read)
+    rephrased = round(
+        n * (attack.size - min(len(attack.seeds()), attack.size) + attack.steps * attack.size * attack.mutation)
+    )
+    target = Load(
+        what="autodan: target",
+        calls=2 * n,
+        tokens_in=2 * n * read,
+        expected=2 * n * min(written, spec.max_tokens),
+        most=2 * n * spec.max_tokens,
+        scored=scored,
+    )
+    attacker = Load(
+        what="autodan: attacker",
+        calls=rephrased,
+        tokens_in=rephrased * 2 * read,
+        expected=rephrased * read,
+        most=rephrased * 600,
+        by=spec.attacker,
+    )
+    return [target, attacker]
+
+
+def _judged(found: Sequence[Load], spec: RunSpec) -> list[Load]:
+    """What an LLM judge reads of the attacks' replies; rules read for nothing."""
+    if "llm" not in spec.judge:
+        return []
+    attacked = [load for load in found if load.what.partition(":")[0] in spec.attacks and "attacker" not in load.what]
+    calls, words = sum(load.calls for load in attacked), sum(load.expected for load in attacked)
+    return [Load(what="judge llm", calls=calls, tokens_in=calls * JUDGE_IN + words, expected=calls * JUDGE_OUT,
+                 most=calls * 600, by=spec.judge_model)]  # fmt: skip
+
+
+def _size(name: str, spec: RunSpec, *, task: bool = False) -> int:
+    """How many questions a set has, pulled or not."""
+    public = pinned.table().get(name)
+    if public is not None and public.rows:
+        return public.rows if task else min(public.rows, spec.limit or public.rows)
+    if task:
+        return int(registry.load("task", name).n or 0) if name in registry.table("task") else 0
+    from harness.plan import behaviors
+
+    return len(behaviors(name, spec))
+
+
+def _hours(found: Sequence[Load], billions: float, card: Machine, gpus: int, *, most: bool) -> float:
+    """Wall clock of what runs here: prompts and scoring at the pace of arithmetic, replies at that of decoding."""
+    here = [load for load in found if not load.by]
+    weights, flops = billions * 2e9, card.flops * gpus * SHARE
+    read = sum(load.tokens_in + load.scored for load in here)
+    written = sum(load.most if most else load.expected for load in here)
+    step = max(weights / (card.bandwidth * gpus * SHARE), weights * BATCH / flops)
+    return (LOAD_SECONDS + read * weights / flops + written * step / BATCH) / 3600
+
+
+def _assumptions(spec: RunSpec, card: Machine, price: float) -> tuple[str, ...]:
+    helpers = {"attacker": spec.attacker, "judge": spec.judge_model}
+    told = [
+        f"{SHARE:.0%} of {card.flops / 1e12:.3g} TFLOP/s and of {card.bandwidth / 1e12:.2g} TB/s, {BATCH} sequences at "
+        "once, weights in 16 bits; GPUs add up without loss; a reckoning, not measured on such a machine",
+        f"{price:.2f} dollars a GPU and hour; {LOAD_SECONDS / 60:.0f} minutes to load",
+        "reply lengths: the means of the recorded 8B replies; 400 tokens for code and 300 for AlpacaEval are assumed; "
+        f"at most: every reply {spec.max_tokens} tokens long, every retry needed",
+        "PAIR: no stream stops early, the first answer of the attacker is usable",
+        f"AutoDAN: {FRESH:.0%} of a generation is new",
+    ]
+    told += [
+        f"{role} {name}: on a machine or endpoint of its own, not in hours or dollars"
+        for role, name in helpers.items()
+        if name
+    ]
+    if spec.tasks and any(task not in LENGTHS for task in spec.tasks):
+        told.append(f"other tasks: {OTHER[0]} tokens read and {OTHER[1]} written an item")
+    return tuple(told)

@@ -1,0 +1,318 @@
+"""The lab: what it makes of a file, what it does not do twice, and what its numbers say."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.errors import HarnessError, UnknownName, UsageError
+from harness.lab import Lab, LabSpec, read_spec, run_lab
+from harness.lab.pool import pool
+from harness.models.scripted import Scripted
+from harness.stats.intervals import clustered, over_columns
+from harness.train.recipe import Recipe
+from harness.types import Judgement, Record, Run
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "lab.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_the_examples_say_what_they_train() -> None:
+    lab, tradeoff = (read_spec(EXAMPLES / f"{name}.yaml") for name in ("lab", "tradeoff"))
+    assert [t.name for t in lab.trials()][::3] == ["vanilla-s0", "recaug-s0", "derta-s0"]
+    assert len(list(lab.trials())) == 9
+    assert [t.recipe.rto_share for t in tradeoff.trials()] == [0, 0.25, 0.5, 0.75, 1]
+    assert len({t.label for t in tradeoff.trials()}) == 5
+    assert lab.run_spec([]).attacks == ("direct", "prefill", "completion", "code_raw")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("seeds: 3", "at least one method"),
+        ("methods: [vanila]", "did you mean 'smollm2-vanilla'"),
+        ("methods: [vanilla]\nseds: 1", "did you mean 'seeds'"),
+        ("methods: [vanilla]\nseeds: none", "number of seeds"),
+        ("methods: [vanilla, vanilla]", "the same name"),
+        ("methods: [llama3-8b-derta]", "trains all weights"),
+        ("methods: [vanilla]\nset: {lr: -1}", "lr"),
+        ("methods: [vanilla]\nset: {seed: 1}", "can't be a setting"),
+        ("methods: [vanilla]\nrun: {model: x}", "set by the lab"),
+        ("methods: [vanilla]\nrun: {atacks: direct}", "did you mean 'attacks'"),
+        ("methods: [vanilla]\nsweep: {lr: [1]}", "at least two"),
+        ("methods: [vanilla]\nsweep: {lr: [1, 2], seed: [1, 2]}", "varies one setting"),
+        ("methods: [vanilla]\ngate: {pairs: [[derta, vanilla]]}", "unknown method in `gate`"),
+        ("methods: [vanilla]\ngate: {pairs: [[vanilla]]}", "a baseline and a candidate"),
+        ("methods: [vanilla]\ngate: {pairs: [[vanilla, vanilla]]}", "against itself"),
+        ("methods: [vanilla]\ngate: {policy: /nowhere.yaml}", "can't be read"),
+        ("methods: vanilla", "must be a list"),
+    ],
+)
+def test_a_mistake_in_the_file_is_said_before_anything_is_trained(tmp_path: Path, text: str, says: str) -> None:
+    with pytest.raises(HarnessError, match=says.replace("(", r"\(")):
+        read_spec(written(tmp_path, text))
+
+
+LAB = """
+name: small
+methods: [vanilla, derta]
+seeds: 2
+run: {attacks: [direct, prefill], limit: 6, tasks: none, set: ["prefill.depths=5,20"], max_tokens: 64}
+gate: {pairs: [[base, derta]], policy: POLICY}
+"""
+TRUTH = {"vanilla": "comply?rate=0.5", "derta": "refuse"}
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> str:
+    """The file's text, with a policy that checks success rates only."""
+    (tmp_path / "policy.yaml").write_text("asr: {margin: 0.1}\n")
+    return LAB.replace("POLICY", str(tmp_path / "policy.yaml"))
+
+
+@pytest.fixture
+def stage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
+    """Training writes a manifest and no weights, models follow a script; every training is counted here."""
+    from harness import engine
+    from harness.lab import lab as order
+    from harness.lab import train as training
+    from harness.models import weights
+    from harness.train import trainer
+
+    trained: list[str] = []
+
+    def train(recipe: Recipe, out: Path) -> trainer.Result:
+        from harness.train.data import load
+
+        trained.append(out.name)
+        out.mkdir(parents=True)
+        manifest = {"recipe": asdict(recipe), "data_sha": load(recipe.data).digest, "base_sha": "b" * 16,
+                    "recipe_sha": "r", "pairs": 8, "steps": 2, "tokens_seen": 900, "supervised_seen": 300,
+                    "seconds": 3.0}  # fmt: skip
+        (out / "adapter_config.json").write_text(json.dumps({"r": 16}))
+        (out / "manifest.json").write_text(json.dumps(manifest))
+        return trainer.Result(folder=out, manifest=manifest)
+
+    async def open_targets(spec: Any) -> list[Scripted]:
+        named = [("base", "comply"), *((Path(a).name, TRUTH[Path(a).name.split("-")[0]]) for a in spec.adapter)]
+        models = []
+        for name, script in named:
+            model = Scripted.parse(f"scripted:{script}")
+            model.name = name
+            models.append(model)
+        return models
+
+    monkeypatch.setattr(trainer, "train", train)
+    monkeypatch.setattr(engine, "open_targets", open_targets)
+    monkeypatch.setattr(engine, "REPORTS", ())  # those of the run; the lab's own are what is read here
+    monkeypatch.setattr(order, "REPORTS", ("markdown",))
+    monkeypatch.setattr(training, "locate", lambda base: str(tmp_path))
+    monkeypatch.setattr(weights, "fingerprint", lambda folder: "b" * 16)
+    return trained
+
+
+def test_a_lab_goes_from_one_file_to_one_manifest_and_one_report(stage: list[str], lab: str, tmp_path: Path) -> None:
+    """The base complies with all, derta refuses all, vanilla complies with half of the prompts."""
+    done = run_lab(read_spec(written(tmp_path, lab)), tmp_path / "lab")
+    assert stage == ["vanilla-s0", "vanilla-s1", "derta-s0", "derta-s1"]
+
+    told = json.loads((tmp_path / "lab" / "lab.json").read_text())
+    assert told["status"] == "complete"
+    assert told["run"]["judges"]["rules"]
+    assert told["run"]["tasks"]["magic"]["sha"]
+    one = told["methods"]["derta"]["checkpoints"]["derta-s1"]
+    assert {one[key] is not None for key in ("data_sha", "recipe_sha", "base_sha", "adapter_sha")} == {True}
+    assert [(g["baseline"], g["candidate"], g["seed"]) for g in told["gates"]] == [("base", "derta", s) for s in (0, 1)]
+    assert (tmp_path / "lab" / "gates" / "base--derta-s1" / "gate.json").exists()
+    assert {g["outcome"] for g in told["gates"]} == {"pass"}
+    assert done.exit_code == 0
+
+    rates = {m.group["model"]: m for m in done.run.metrics if m.name == "asr" and m.group.get("attack") == "direct"
+             and "model" in m.group}  # fmt: skip
+    assert (rates["base"].value, rates["derta"].value) == (1.0, 0.0)
+    assert (rates["base"].n, rates["derta"].n) == (6, 12)  # 6 behaviors; times two seeds
+    text = (tmp_path / "lab" / "summary.md").read_text()
+    for title in ("Gates", "What was trained", "Every checkpoint", "derta-s1", "early: magic"):
+        assert title in text, title
+
+
+def test_the_gravest_gate_is_the_exit_code() -> None:
+    run = Run(folder=Path(), info={}, records=(), metrics=())
+    for codes, expected in (([0, 3], 3), ([3, 4], 4), ([4, 1, 0], 1), ([], 0)):
+        manifest = {"gates": [{"exit_code": code} for code in codes]}
+        assert Lab(folder=Path(), manifest=manifest, run=run).exit_code == expected
+
+
+def test_the_same_command_trains_and_asks_nothing_twice(stage: list[str], lab: str, tmp_path: Path) -> None:
+    spec = read_spec(written(tmp_path, lab))
+    first = run_lab(spec, tmp_path / "lab")
+    again = run_lab(spec, tmp_path / "lab")
+    assert len(stage) == 4
+    assert again.run.records == first.run.records
+    assert again.manifest["run"]["budget"]["requests"] == first.manifest["run"]["budget"]["requests"]
+
+
+def test_a_lab_that_was_killed_between_stages_goes_on(
+    stage: list[str], lab: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from harness.train import trainer
+
+    plain = trainer.train
+
+    def killed(recipe: Recipe, out: Path) -> trainer.Result:
+        if len(stage) == 2:
+            raise KeyboardInterrupt
+        return plain(recipe, out)
+
+    monkeypatch.setattr(trainer, "train", killed)
+    spec = read_spec(written(tmp_path, lab))
+    with pytest.raises(KeyboardInterrupt):
+        run_lab(spec, tmp_path / "lab")
+    assert json.loads((tmp_path / "lab" / "lab.json").read_text())["status"] == "partial"
+    monkeypatch.setattr(trainer, "train", plain)
+    run_lab(spec, tmp_path / "lab")
+    assert stage == ["vanilla-s0", "vanilla-s1", "derta-s0", "derta-s1"]
+
+
+def test_a_changed_recipe_trains_anew_and_never_meets_the_records_of_the_old_one(
+    stage: list[str], lab: str, tmp_path: Path
+) -> None:
+    run_lab(read_spec(written(tmp_path, lab)), tmp_path / "lab")
+    other = run_lab(read_spec(written(tmp_path, lab + "set: {lr: 0.001}\n")), tmp_path / "lab")
+    assert len(stage) == 8
+    assert len({path.name for path in (tmp_path / "lab").glob("run-*")}) == 2
+    assert other.manifest["run"]["folder"] in {path.name for path in (tmp_path / "lab").glob("run-*")}
+
+
+def test_checkpoints_trained_elsewhere_are_taken_over_only_when_they_fit(
+    stage: list[str], lab: str, tmp_path: Path
+) -> None:
+    from harness.train import trainer
+
+    spec = read_spec(written(tmp_path, lab + f"reuse: [{tmp_path / 'mine'}]\n"))
+    [fits, other, *_] = list(spec.trials())
+    trainer.train(fits.recipe, tmp_path / "mine" / "first")
+    trainer.train(Recipe(**{**asdict(other.recipe), "lr": 0.5}), tmp_path / "mine" / "second")
+    stage.clear()
+    run_lab(spec, tmp_path / "lab")
+    assert stage == ["vanilla-s1", "derta-s0", "derta-s1"]
+
+
+def test_a_sweep_draws_the_trade_off(stage: list[str], lab: str, tmp_path: Path) -> None:
+    text = lab.replace("[vanilla, derta]", "[derta]").partition("gate:")[0]
+    done = run_lab(read_spec(written(tmp_path, text + "sweep: {rto_share: [0, 0.5, 1]}\n")), tmp_path / "lab")
+    assert len(stage) == 6
+    summary = (tmp_path / "lab" / "summary.md").read_text()
+    assert "What safety costs here" in summary
+    assert "| 0.5 |" in summary
+    assert "refused late" in summary
+    assert done.exit_code == 0
+
+
+def test_two_labs_do_not_share_a_folder_at_once(stage: list[str], lab: str, tmp_path: Path) -> None:
+    from filelock import FileLock
+
+    (tmp_path / "lab").mkdir()
+    with FileLock(tmp_path / "lab" / ".lock"), pytest.raises(UsageError, match="another lab"):
+        run_lab(read_spec(written(tmp_path, lab)), tmp_path / "lab")
+
+
+def rows(outcomes: Sequence[Sequence[int]]) -> tuple[Record, ...]:
+    """Checkpoint by checkpoint, 1 where the behavior's reply complied."""
+    return tuple(
+        Record(
+            key=f"{s}/{b}", model=f"derta-s{s}", task="magic", behavior=str(b), expect="refuse",
+            judgements=(Judgement(judge="rules", label="complied" if hit else "refused"),),
+        )
+        for s, line in enumerate(outcomes) for b, hit in enumerate(line)
+    )  # fmt: skip
+
+
+def asr(outcomes: Sequence[Sequence[int]]) -> Any:
+    run = Run(folder=Path(), info={}, records=rows(outcomes), metrics=())
+    labels = {f"derta-s{s}": "derta" for s in range(len(outcomes))}
+    found = pool(run, labels)
+    [metric] = [m for m in found.metrics if m.name == "asr" and m.group == {"model": "derta", "attack": "direct"}]
+    single = [m for m in found.metrics if m.name == "asr" and "checkpoint" in m.group]
+    return metric, single
+
+
+def test_a_method_is_the_mean_of_its_checkpoints_which_are_shown_apart() -> None:
+    """2, 1 and 3 of 4: mean 6 / 12."""
+    metric, single = asr([[1, 1, 0, 0], [1, 0, 0, 0], [1, 1, 1, 0]])
+    assert (metric.value, metric.n) == (0.5, 12)
+    assert [m.value for m in single] == [0.5, 0.25, 0.75]
+
+
+def test_seeds_that_agree_leave_the_interval_over_behaviors_alone_and_others_widen_it() -> None:
+    """Three checkpoints that do the very same are one for each behavior; three of 0, 4 and 8 of 8 are far apart."""
+    same, _ = asr([[1, 0, 1, 0, 1, 0, 1, 0]] * 3)
+    assert (same.low, same.high) == pytest.approx(clustered([[hit] * 3 for hit in (1, 0) * 4]))
+    apart, _ = asr([[0] * 8, [1, 0] * 4, [1] * 8])
+    assert apart.value == same.value
+    assert (apart.low, apart.high) == (0.0, 1.0)  # t with 2 degrees of freedom: 4.3 standard errors of 0.29
+
+
+def test_widening_by_hand() -> None:
+    """Means .2 and .6 of 100 each, value .4: between 2 * (100 * .2)^2 * 2 / 200^2 = .04, chance .24 / 200 = .0012, so
+    extra .0388; t with 1 degree of freedom is 12.706: the reach is beyond the scale. Equal means: nothing is added."""
+    assert over_columns(0.4, (0.3, 0.5), [(0.2, 100), (0.6, 100)]) == (0.0, 1.0)
+    assert over_columns(0.4, (0.3, 0.5), [(0.4, 100), (0.4, 100)]) == pytest.approx((0.3, 0.5))
+    # four columns .35 .45 .35 .45: between 4 * (100 * .05)^2 * 4/3 / 400^2 = 8.3333e-4, chance 6e-4, extra 2.3333e-4;
+    # t(3) = 3.18245, so reach^2 = 10.1280 * 2.3333e-4 = 2.36320e-3; arms sqrt(.01 + .0023632) = .111190
+    four = over_columns(0.4, (0.3, 0.5), [(0.35, 100), (0.45, 100)] * 2)
+    assert four == pytest.approx((0.288810, 0.511190), abs=1e-5)
+
+
+@pytest.mark.slow
+def test_every_format_shows_the_figures_of_a_sweep(
+    stage: list[str], lab: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from harness.lab import lab as order
+
+    monkeypatch.setattr(order, "REPORTS", ("pdf", "html"))
+    text = lab.partition("gate:")[0] + "sweep: {rto_share: [0, 1]}\n"
+    run_lab(read_spec(written(tmp_path, text)), tmp_path / "lab")
+    assert (tmp_path / "lab" / "report.pdf").read_bytes().startswith(b"%PDF")
+    page = (tmp_path / "lab" / "report.html").read_text()
+    assert "Over rto_share: what the attack gets" in page
+    assert "one mark a value of rto_share" in page
+
+
+@pytest.mark.slow
+def test_intervals_over_seeds_hold_the_truth_about_as_often_as_they_say() -> None:
+    """Logit-normal behaviors and training seeds around .5, three seeds of 30 behaviors: without the widening the same
+    intervals hold the truth far less often."""
+    import math
+
+    rng = random.Random(5)
+    held = plain = 0
+    runs = 300
+    for _ in range(runs):
+        easy = [rng.gauss(0, 1.0) for _ in range(30)]
+        seeds = [rng.gauss(0, 0.8) for _ in range(3)]
+        table = [[int(rng.random() < 1 / (1 + math.exp(-(b + s)))) for b in easy] for s in seeds]
+        metric, _ = asr(table)
+        low, high = clustered([[float(line[b]) for line in table] for b in range(30)])
+        held += metric.low <= 0.5 <= metric.high
+        plain += low <= 0.5 <= high
+    assert held / runs > 0.9
+    assert plain / runs < held / runs - 0.1
+
+
+def test_names_of_methods_can_be_folders() -> None:
+    spec = LabSpec(name="x", methods=("derta",), sweep="rto_share", values=(0.5, 1), seeds=(0,))
+    assert [t.name for t in spec.trials()] == ["derta-rto_share=0.5-s0", "derta-rto_share=1-s0"]
+    with pytest.raises(UnknownName):
+        list(LabSpec(name="x", methods=("../derta",)).trials())

@@ -1,0 +1,240 @@
+"""Batched decoding on tiny weights: what a row gets must not depend on its neighbours."""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.errors import ModelError
+from harness.models.decoding import Decoder, Row
+from harness.models.hf import Transformers, Worker
+from harness.models.options import ModelOptions
+from harness.types import Prompt, Sampling
+from tests.attacks_adaptive.tiny import model, tokenizer
+from tests.models.toys import adapter, checkpoint
+
+FAMILIES = ["llama", "qwen2", "mistral", "gemma2"]
+PROMPTS = [[5], [7, 8, 9, 10, 11, 12], [40, 41, 42], list(range(60, 90))]
+
+
+def decoder(family: str = "llama", ends: Sequence[int] = ()) -> Decoder:
+    tok = tokenizer()
+    return Decoder(module=model(family), decode=lambda ids: str(tok.decode(ids)), ends=frozenset(ends))
+
+
+def rows(**settings: Any) -> list[Row]:
+    return [Row(ids, Sampling(**settings), 12) for ids in PROMPTS]
+
+
+def by_hand(module: Any, ids: Sequence[int], n: int) -> list[int]:
+    """Greedy search one token at a time, the whole text read anew for each: no cache, no padding, no batch."""
+    import torch
+
+    out = list(ids)
+    with torch.no_grad():
+        for _ in range(n):
+            out.append(int(module(torch.tensor([out])).logits[0, -1].argmax()))
+    return out[len(ids) :]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_padded_batch_writes_what_greedy_search_by_hand_does(family: str) -> None:
+    engine, batch = decoder(family), rows()
+    engine.write(batch)
+    assert [row.out for row in batch] == [by_hand(engine.module, ids, 12) for ids in PROMPTS]
+    assert not any(row.stopped for row in batch)
+
+
+def test_rows_end_at_their_own_limit_and_their_own_end() -> None:
+    engine = decoder()
+    told = [by_hand(engine.module, ids, 12) for ids in PROMPTS]
+    # each row's limit is another one, so that rows leave the batch one by one; row 1 ends at its fourth token
+    end = told[1][3]
+    engine = Decoder(module=engine.module, decode=engine.decode, ends=frozenset([end]))
+    batch = [Row(ids, Sampling(), limit) for ids, limit in zip(PROMPTS, (1, 12, 5, 12), strict=True)]
+    engine.write(batch)
+    for row, whole, limit in zip(batch, told, (1, 12, 5, 12), strict=True):
+        expected = whole[:limit]
+        if end in expected:
+            expected = expected[: expected.index(end) + 1]
+        assert row.out == expected
+        assert row.stopped == (row.out[-1] == end)
+
+
+def test_a_row_that_nobody_waits_for_leaves_the_others_alone() -> None:
+    engine, batch = decoder(), rows()
+    batch[1].gone = lambda: True
+    engine.write(batch)
+    assert batch[1].out == []
+    assert batch[3].out == by_hand(engine.module, PROMPTS[3], 12)
+
+
+def test_a_drawn_reply_depends_on_its_seed_and_not_on_its_neighbours() -> None:
+    engine = decoder()
+    alone = [Row(ids, Sampling(temperature=1.0, top_p=0.9, seed=i), 12) for i, ids in enumerate(PROMPTS)]
+    for row in alone:
+        engine.write([row])
+    together = [Row(ids, Sampling(temperature=1.0, top_p=0.9, seed=i), 12) for i, ids in enumerate(PROMPTS)]
+    engine.write(together)
+    assert [row.out for row in together] == [row.out for row in alone]
+    other = Row(PROMPTS[0], Sampling(temperature=1.0, top_p=0.9, seed=99), 12)
+    engine.write([other])
+    assert other.out != alone[0].out
+
+
+def test_a_tiny_nucleus_is_greedy() -> None:
+    engine = decoder()
+    row = Row(PROMPTS[1], Sampling(temperature=1.0, top_p=1e-9, seed=5), 12)
+    engine.write([row])
+    assert row.out == by_hand(engine.module, PROMPTS[1], 12)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_scores_in_a_batch_are_those_of_a_single_pass(family: str) -> None:
+    import torch
+
+    engine = decoder(family)
+    batch = [Row(ids, tail=min(2, len(ids) - 1) or 1) for ids in PROMPTS[1:]]
+    for row, (total, greedy) in zip(batch, engine.score(batch), strict=True):
+        with torch.no_grad():
+            told = torch.log_softmax(engine.module(torch.tensor([list(row.ids)])).logits[0].float(), -1)
+        at = range(len(row.ids) - row.tail, len(row.ids))
+        assert total == pytest.approx(sum(float(told[i - 1, row.ids[i]]) for i in at), abs=1e-4)
+        assert greedy == all(int(told[i - 1].argmax()) == row.ids[i] for i in at)
+
+
+def test_alternatives_hold_the_chosen_token_and_sum_to_no_more_than_one() -> None:
+    import math
+
+    engine, row = decoder(), Row(PROMPTS[1], Sampling(logprobs=3), 6)
+    engine.write([row])
+    assert len(row.logprobs) == len(row.out) == 6
+    for token, told in zip(row.out, row.logprobs, strict=True):
+        assert max(told, key=lambda text: told[text]) == engine.decode([token])
+        assert sum(math.exp(p) for p in told.values()) <= 1 + 1e-6
+
+
+def opened(tmp_path: Path, **adapters: Path) -> list[Transformers]:
+    at = checkpoint(tmp_path / "tiny")
+    return Transformers.open("tiny", at, ModelOptions(dtype="float32"), adapters)
+
+
+def test_requests_that_come_together_share_batches_and_answers_are_those_of_one_alone(tmp_path: Path) -> None:
+    [one] = opened(tmp_path)
+    prompts = [Prompt.chat("tell me how the trick is done " * n) for n in range(1, 9)]
+
+    async def go() -> None:
+        alone = [await one.generate(p, Sampling(max_tokens=8)) for p in prompts]
+        before = len(one.worker.sizes)
+        together = await asyncio.gather(*[one.generate(p, Sampling(max_tokens=8)) for p in prompts])
+        assert [c.text for c in together] == [c.text for c in alone]
+        assert [c.token_ends for c in together] == [c.token_ends for c in alone]
+        assert all(c.token_ends[-1] == len(c.text) for c in together)
+        assert len(one.worker.sizes) - before < len(prompts)
+        await one.close()
+
+    asyncio.run(go())
+
+
+def test_a_stop_word_ends_a_reply_and_is_no_part_of_it(tmp_path: Path) -> None:
+    [one] = opened(tmp_path)
+
+    async def go() -> None:
+        whole = await one.generate(Prompt.chat("ring"), Sampling(max_tokens=12))
+        word = whole.text[3:5]
+        cut = await one.generate(Prompt.chat("ring"), Sampling(max_tokens=12, stop=(word,)))
+        assert cut.text == whole.text[: whole.text.index(word)]
+        assert cut.finish == "stop"
+        assert cut.tokens_out < whole.tokens_out
+        await one.close()
+
+    asyncio.run(go())
+
+
+def test_what_does_not_fit_is_an_error_of_that_request_only(tmp_path: Path) -> None:
+    at = checkpoint(tmp_path / "tiny")
+    [one] = Transformers.open("tiny", at, ModelOptions(dtype="float32", max_model_len=40), {})
+
+    async def go() -> None:
+        long, short = Prompt(text="trick " * 200), Prompt(text="ring")
+        answers = await asyncio.gather(
+            one.generate(long, Sampling()), one.generate(short, Sampling(max_tokens=500)), return_exceptions=True
+        )
+        assert isinstance(answers[0], ModelError)
+        assert not isinstance(answers[1], BaseException)
+        assert answers[1].finish == "length"
+        assert answers[1].tokens_in + answers[1].tokens_out == 40
+        await one.close()
+
+    asyncio.run(go())
+
+
+def test_a_batch_that_runs_out_of_memory_is_split_and_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    [one] = opened(tmp_path)
+    real = Worker._answers
+
+    def scarce(worker: Worker, rows: Sequence[Row], adapter: str) -> Any:
+        if len(rows) > 2:
+            rows[0].out.append(3)  # a batch dies in the middle of its work
+            raise torch.OutOfMemoryError("too much")
+        return real(worker, rows, adapter)
+
+    async def go() -> None:
+        prompts = [Prompt(text=f"ring {i}") for i in range(7)]
+        alone = [await one.generate(p, Sampling(max_tokens=5)) for p in prompts]
+        monkeypatch.setattr(Worker, "_answers", scarce)
+        together = await asyncio.gather(*[one.generate(p, Sampling(max_tokens=5)) for p in prompts])
+        assert [c.text for c in together] == [c.text for c in alone]
+        assert one.worker.batch <= 2
+        await one.close()
+
+    asyncio.run(go())
+
+
+def test_what_breaks_in_the_thread_is_heard_and_the_thread_lives_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [one] = opened(tmp_path)
+
+    def broken(*_: Any) -> Any:
+        raise KeyError("bug")
+
+    async def go() -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(Worker, "_answers", broken)
+            with pytest.raises(ModelError, match="transformers failed: KeyError"):
+                await one.generate(Prompt(text="ring"), Sampling(max_tokens=2))
+        assert (await one.generate(Prompt(text="ring"), Sampling(max_tokens=2))).tokens_out == 2
+        await one.close()
+
+    asyncio.run(go())
+
+
+def test_base_and_adapters_answer_side_by_side_as_peft_alone_does(tmp_path: Path) -> None:
+    """Two adapters of rank 96 and 8 beside their base; each answers as the base with that adapter merged into it."""
+    import torch
+
+    first, second = adapter(tmp_path / "first.v1"), adapter(tmp_path / "second", rank=8)
+    base, one, two = opened(tmp_path, **{"first.v1": first, "second": second})
+    assert [m.name for m in (base, one, two)] == ["tiny", "first.v1", "second"]
+    prompt = Prompt(text="the ring floats")
+
+    async def go() -> None:
+        models = (base, one, two)
+        told = await asyncio.gather(*[m.generate(prompt, Sampling(max_tokens=8)) for m in (*models, *models)])
+        for m, a, b in zip(models, told[:3], told[3:], strict=True):
+            assert a.text == b.text
+            module, tok = m.weights()
+            assert not any(p.requires_grad for p in module.parameters())
+            with torch.no_grad():
+                ids = tok.encode(prompt.text)
+                assert a.text == tok.decode(by_hand(module, ids, 8), skip_special_tokens=True)
+        assert len({c.text for c in told}) == 3
+        assert {m.describe()["adapter_sha"] for m in models} >= {""}
+        await base.close()
+
+    asyncio.run(go())

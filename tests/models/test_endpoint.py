@@ -1,0 +1,245 @@
+"""API models: limits, waiting when told to, refused settings, and money that never passes its limit."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.config import make_spec
+from harness.engine import run
+from harness.errors import ModelError, UsageError
+from harness.models import openai as api
+from harness.models.costs import Purse
+from harness.models.openai import OpenAI
+from harness.models.options import ModelOptions
+from harness.models.providers import Provider, provider, providers
+from harness.types import Prompt, Run, Sampling
+from tests.models.endpoint import Endpoint, error, serving
+
+HELLO = Prompt.chat("hello")
+
+
+def asking(
+    endpoint: Endpoint, n: int = 1, sampling: Sampling | None = None, **settings: Any
+) -> tuple[OpenAI, list[Any]]:
+    """The model, and what came of `n` requests at once."""
+
+    async def go() -> tuple[OpenAI, list[Any]]:
+        model = await OpenAI.open("served", ModelOptions(base_url=endpoint.url, **settings))
+        told = sampling or Sampling(max_tokens=5)
+        try:
+            jobs = [model.generate(Prompt.chat(f"hello {i}"), told) for i in range(n)]
+            return model, await asyncio.gather(*jobs, return_exceptions=True)
+        finally:
+            await model.close()
+
+    return asyncio.run(go())
+
+
+def test_when_one_request_is_told_to_wait_none_is_sent_before_and_all_succeed() -> None:
+    with serving(answer=lambda body, n: error(429, retry_after=1) if n == 0 else None) as endpoint:
+        _, told = asking(endpoint, 6, concurrency=1)
+    assert [c.text for c in told] == ["I can't."] * 6
+    assert len(endpoint.asked) == 7
+    assert endpoint.at[1] - endpoint.at[0] >= 1.0
+
+
+def test_a_busy_endpoint_is_tried_again_and_a_broken_one_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api, "backoff", lambda tries: 0.01)
+    with serving(answer=lambda body, n: error(503) if n < 3 else None) as endpoint:
+        _, [told] = asking(endpoint)
+        assert told.text == "I can't."
+        assert len(endpoint.asked) == 4
+    with serving(answer=lambda body, n: error(404)) as endpoint:
+        _, [told] = asking(endpoint)
+        assert isinstance(told, ModelError)
+        assert str(told) == "the endpoint answered 404"
+        assert len(endpoint.asked) == 1
+
+
+def test_an_endpoint_that_stays_busy_is_given_up_and_says_how_long_it_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(api, "TRIES", 3)
+    with serving(answer=lambda body, n: error(429, retry_after="0.01")) as endpoint:
+        _, [told] = asking(endpoint)
+    assert isinstance(told, ModelError)
+    assert (str(told), told.retry_after, len(endpoint.asked)) == ("the endpoint answered 429", 0.01, 3)
+
+
+def test_a_wait_of_hours_is_not_waited_for() -> None:
+    with serving(answer=lambda body, n: error(429, retry_after=7200)) as endpoint:
+        _, [told] = asking(endpoint)
+    assert isinstance(told, ModelError)
+    assert told.retry_after == 7200
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "why"), [(401, None, "refuses the key"), (429, "insufficient_quota", "no credit")]
+)
+def test_what_waiting_can_not_mend_stops_the_run_at_once(status: int, code: str | None, why: str) -> None:
+    with serving(answer=lambda body, n: error(status, code=code)) as endpoint:
+        _, [told] = asking(endpoint)
+    assert isinstance(told, UsageError)
+    assert why in str(told)
+    assert len(endpoint.asked) == 1
+
+
+def test_a_setting_that_a_model_refuses_is_left_out_from_then_on_and_said() -> None:
+    """As models that reason do: no max_tokens but its newer name, and no temperature but their own."""
+
+    def picky(body: dict[str, Any], n: int) -> Any:
+        if "max_tokens" in body:
+            text = "Unsupported parameter: 'max_tokens' is not supported with this model."
+            return error(400, text, param="max_tokens", code="unsupported_parameter")
+        if "temperature" in body:
+            text = "Unsupported value: 'temperature' does not support 0 with this model."
+            return error(400, text, param="temperature", code="unsupported_value")
+        return None
+
+    with serving(answer=picky) as endpoint:
+        model, told = asking(endpoint, 4, concurrency=1)
+    assert [c.text for c in told] == ["I can't."] * 4
+    assert len(endpoint.asked) == 2 + 4
+    assert endpoint.asked[-1]["max_completion_tokens"] == 5
+    assert model.describe()["left_out"] == ["max_tokens", "temperature"]
+    assert model.notes == ("served refuses the setting temperature: replies are drawn with the endpoint's own",)
+
+
+def test_a_request_that_is_really_wrong_is_not_sent_in_circles() -> None:
+    with serving(answer=lambda body, n: error(400, "the prompt is too long")) as endpoint:
+        _, [told] = asking(endpoint)
+    assert str(told) == "the endpoint answered 400"
+    assert len(endpoint.asked) == 1
+
+
+def test_the_key_is_sent_to_the_endpoint_and_is_in_nothing_a_run_keeps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_KEY", "sk-very-secret")
+    with serving(answer=lambda body, n: error(500, "sk-very-secret") if n % 2 else None) as endpoint:
+        monkeypatch.setattr(api, "TRIES", 1)
+        done = spending(endpoint, tmp_path, api_key_env="MY_KEY")
+    assert set(endpoint.keys) == {"Bearer sk-very-secret"}
+    assert any(r.error for r in done.records)
+    for path in done.folder.iterdir():
+        assert b"sk-very-secret" not in path.read_bytes(), path.name
+
+
+def spending(endpoint: Endpoint, tmp_path: Path, fresh: bool = False, **settings: Any) -> Run:
+    """A run of eight behaviors, asked directly."""
+    rows = [{"id": f"t{i}", "request": f"How is trick {i} done?"} for i in range(8)]
+    (tmp_path / "tricks.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    given = {"model": "served", "base_url": endpoint.url, "attacks": "direct", "tasks": "none", "overrefusal": "none"}
+    given |= {"behaviors": str(tmp_path / "tricks.jsonl"), "max_tokens": 20, **settings}
+    return run(make_spec(given), tmp_path / "run", fresh=fresh)
+
+
+def priced(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    """A price file, and loopback treated as any other host: one dollar a token."""
+    monkeypatch.setattr(api, "urlsplit", lambda url: type("Url", (), {"hostname": "api.example"}))
+    (tmp_path / "prices.yaml").write_text("served: {input: 1000000, output: 1000000}\n")
+    return str(tmp_path / "prices.yaml")
+
+
+def test_a_run_stops_before_its_money_is_gone_stays_partial_and_goes_on_with_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reply costs 10 + 5 dollars. A request is "How is trick 0 done?" (20 bytes, 16 of overhead) and 20 tokens of
+    reply: at most 56. With 100 dollars a fourth is sent when 45 are spent (101 > 100: no), so three are: 45.
+    """
+    prices = priced(monkeypatch, tmp_path)
+    with serving() as endpoint:
+        done = spending(endpoint, tmp_path, prices=prices, max_cost=100)
+        assert len(endpoint.asked) == 3
+        assert done.info["status"] == "partial"
+        errors = [r.error for r in done.records if r.error]
+        assert errors == ["over budget: it could pass --max-cost 100"] * 5
+        assert done.info["budget"]["cost_usd"] == 45
+        assert done.info["cost"]["refused"] == 5
+        assert any("5 requests were not sent" in note for note in done.info["notes"])
+
+        # the same command again spends what little is left, and no more: nothing fits
+        again = spending(endpoint, tmp_path, prices=prices, max_cost=100)
+        assert (len(endpoint.asked), again.info["budget"]["cost_usd"]) == (3, 45)
+
+        more = spending(endpoint, tmp_path, prices=prices, max_cost=1000)
+        assert len(endpoint.asked) == 8
+        assert more.info["status"] == "complete"
+        assert more.info["budget"]["cost_usd"] == 8 * 15
+        assert not [r for r in more.records if r.error]
+
+
+def test_what_a_run_cost_is_in_its_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving() as endpoint:
+        done = spending(endpoint, tmp_path, prices=priced(monkeypatch, tmp_path))
+    assert done.info["cost"]["prices"]["served"] == {"input": 1000000.0, "output": 1000000.0, "seen": ""}
+    assert "120.00 US dollars" in (done.folder / "report.html").read_text()
+    assert "120.00 US dollars" in (done.folder / "summary.md").read_text()
+
+
+def test_an_unknown_price_is_said_and_a_server_on_this_machine_costs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving() as endpoint:
+        done = spending(endpoint, tmp_path, max_cost=0.01)
+        assert done.info["status"] == "complete"
+        assert "cost" not in done.info
+        monkeypatch.setattr(api, "urlsplit", lambda url: type("Url", (), {"hostname": "api.example"}))
+        with pytest.raises(UsageError, match="price of served is unknown"):
+            spending(endpoint, tmp_path, max_cost=0.01, fresh=True)
+        done = spending(endpoint, tmp_path, fresh=True)
+        assert done.info["cost"]["unknown"] == ["served"]
+        assert any("price of served is unknown" in note for note in done.info["notes"])
+
+
+def test_target_and_judge_share_one_purse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prices = priced(monkeypatch, tmp_path)
+    with serving() as endpoint:
+        settings = {"judge": "rules,llm", "judge_model": "served", "judge_base_url": endpoint.url}
+        done = spending(endpoint, tmp_path, prices=prices, **settings)
+    assert done.info["budget"]["cost_usd"] == len(endpoint.asked) * 15
+    assert len(endpoint.asked) > 8
+
+
+def test_limits_of_an_endpoint_reach_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = make_spec({"model": "m", "requests_per_minute": "600", "tokens_per_minute": 9000})
+    options = spec.target_options()
+    with serving() as endpoint:
+        model, _ = asking(
+            endpoint,
+            requests_per_minute=options.requests_per_minute,
+            tokens_per_minute=options.tokens_per_minute,
+        )
+    assert (model._pace.requests, model._pace.tokens) == (600, 9000)
+    assert spec.identity() == make_spec({"model": "m"}).identity()
+
+
+def test_hosts_are_known_by_prefix_and_their_key_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert provider("meta-llama/Meta-Llama-3-8B") is None
+    assert provider("openai/") is None
+    monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
+    with pytest.raises(UsageError, match="no API key in ANTHROPIC_API_KEY"):
+        asyncio.run(OpenAI.open("anthropic/claude-opus-4-5", ModelOptions()))
+    for host in providers().values():
+        assert host.key.endswith("_API_KEY")
+        assert not host.base_url or host.base_url.startswith("https://")
+
+
+def test_a_host_that_ignores_settings_has_it_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving() as endpoint:
+        host = Provider(name="elsewhere", base_url=endpoint.url, key="ELSEWHERE_API_KEY", ignores=("seed",))
+        monkeypatch.setattr(api, "provider", lambda reference: host)
+        monkeypatch.setenv("ELSEWHERE_API_KEY", "k")
+
+        async def go() -> OpenAI:
+            model = await OpenAI.open("elsewhere/big/one", ModelOptions(purse=Purse()))
+            await model.generate(HELLO, Sampling(max_tokens=5))
+            await model.close()
+            return model
+
+        model = asyncio.run(go())
+    assert (model.name, endpoint.asked[0]["model"], endpoint.keys) == ("big/one", "big/one", ["Bearer k"])
+    assert "elsewhere takes these settings without heeding them: seed" in model.notes

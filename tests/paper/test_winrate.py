@@ -1,0 +1,158 @@
+"""Win rates in a run and of recorded files: who is compared with what, and what is counted."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness import registry, winrate
+from harness.cli import main
+from harness.config import make_spec
+from harness.engine import run
+from harness.errors import DataError, UsageError
+from harness.judges.pairwise import Pairwise
+from harness.metrics import compute
+from harness.models.scripted import Scripted
+from harness.types import Completion, Judgement, Metric, Prompt, Record, Sampling
+
+
+class Longer(Scripted):
+    """Prefers the longer of two replies, whatever the order; replies to everything else with the request itself."""
+
+    async def generate(self, prompt: Prompt, sampling: Sampling) -> Completion:
+        asked = prompt.last
+        if '"better"' not in asked:
+            return Completion(text=asked, model=self.name, tokens_out=1)
+        nonce = asked.rpartition('{"id": "')[2].partition('"')[0]
+        first, second = (len(part.partition("----- end")[0]) for part in asked.split("----- begin ")[2:])
+        better = "tie" if first == second else "first" if first > second else "second"
+        return Completion(text=json.dumps({"id": nonce, "better": better}), model=self.name)
+
+
+def judge() -> Pairwise:
+    return Pairwise(model=Longer(policy="comply"))
+
+
+def written(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.write_text(json.dumps(rows))
+    return path
+
+
+def rows(replies: dict[str, str | None], column: str = "output") -> list[dict[str, Any]]:
+    return [{"instruction": request, column: reply} for request, reply in replies.items()]
+
+
+def test_recorded_files_are_compared_request_by_request(tmp_path: Path) -> None:
+    ours = written(tmp_path / "ours.json", rows({"a?": "long reply", "b?": "x", "c?": "same", "only ours?": "x"}))
+    theirs = written(
+        tmp_path / "theirs.json", rows({"a?": "short", "c?": "same", "b?": "longer", "d?": "x"}, "response")
+    )
+    records = asyncio.run(winrate.recorded(ours, theirs, judge()))
+    assert [(r.judgements[0].reason, r.judgements[0].longer) for r in records] == [
+        ("win", 10 - 5),
+        ("loss", 1 - 6),
+        ("tie", 0),
+    ]
+    metrics = {m.name: m for m in compute(records)}
+    # 1 + 0 + 1/2 of three
+    assert metrics["helpfulness"].value == 0.5
+    assert metrics["helpfulness"].n == 3
+    assert metrics["win_rate_lc"].n == 3
+    assert metrics["first_preferred"].value == metrics["second_preferred"].value == 0
+
+
+def test_a_reply_that_is_missing_is_an_error_of_its_comparison(tmp_path: Path) -> None:
+    ours = written(tmp_path / "ours.json", rows({"a?": None, "b?": "yes"}))
+    theirs = written(tmp_path / "theirs.json", rows({"a?": "x", "b?": "no"}))
+    records = asyncio.run(winrate.recorded(ours, theirs, judge()))
+    metrics = {m.name: m for m in compute(records)}
+    assert (metrics["helpfulness"].n, metrics["helpfulness"].n_error) == (1, 1)
+    assert (metrics["win_rate_lc"].n, metrics["win_rate_lc"].n_error) == (1, 1)
+    # one won of two at worst and both at best
+    assert (metrics["helpfulness"].floor, metrics["helpfulness"].ceiling) == (0.5, 1.0)
+
+
+def test_files_without_a_common_request_are_refused(tmp_path: Path) -> None:
+    ours, theirs = written(tmp_path / "a.json", rows({"a?": "x"})), written(tmp_path / "b.json", rows({"b?": "x"}))
+    with pytest.raises(DataError, match="share no request"):
+        asyncio.run(winrate.recorded(ours, theirs, judge()))
+
+
+def test_comparisons_that_could_not_be_read_are_counted_and_give_no_rate() -> None:
+    unread = Judgement(judge="pairwise", label="unscored", reason="unparsable", longer=3)
+    [found] = compute([Record(key="k", model="m", task="t", behavior="b", expect="comply", judgements=(unread,))])
+    assert found == Metric(
+        name="helpfulness", value=None, low=None, high=None, n=0, n_unscored=1, floor=0.0, ceiling=1.0,
+        group={"model": "m", "task": "t"},
+    )  # fmt: skip
+
+
+def test_the_command_prints_one_object_in_which_every_comparison_is_accounted_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # A scripted judge never answers as asked: nothing is scored, and the object says so.
+    ours, theirs = (written(tmp_path / f"{n}.json", rows({"a?": "x", "b?": "y"})) for n in ("ours", "theirs"))
+    out = tmp_path / "run"
+    monkeypatch.setattr(sys, "argv", ["harness", "winrate", str(ours), str(theirs), "--judge-model", "scripted:garble",
+                                      "--json", "-", "--out", str(out)])  # fmt: skip
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["win_rate"] is None
+    assert (told["n"], told["n_unscored"], told["floor"], told["ceiling"]) == (0, 2, 0.0, 1.0)
+    assert told["outcomes"] == {"unparsable": 2}
+    info = json.loads((out / "run.json").read_text())
+    assert info["judges"]["pairwise"]["model"]["policy"] == "garble"
+
+
+def do(tmp_path: Path, **settings: Any) -> Any:
+    given = {"model": "scripted:comply", "attacks": "direct", "limit": 1, "overrefusal": "none", "tasks": "open-ended"}
+    return run(make_spec({**given, "task_limit": 3, **settings}), tmp_path / "run")
+
+
+def test_a_run_compares_with_the_references_of_the_task_and_reports_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Scripted, "generate", Longer.generate)
+    done = do(tmp_path)
+    found = [r for r in done.records if r.task == "open-ended"]
+    # The model repeats the request, which is shorter than every bundled reference.
+    assert [r.judgements[0].reason for r in found] == ["loss"] * 3
+    assert all((r.judgements[0].longer or 0) < 0 for r in found)
+    assert done.info["judges"]["pairwise"]["prompt_sha"]
+    assert done.info["tasks"]["open-ended"]["n"] == 3
+    text = (done.folder / "summary.md").read_text()
+    assert "length-controlled" in text
+
+
+def test_a_second_model_or_a_file_gives_the_references(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Scripted, "generate", Longer.generate)
+    done = do(tmp_path, reference="scripted:refuse")
+    assert {r.judgements[0].reason for r in done.records if r.task == "open-ended"} == {
+        "tie"
+    }  # both repeat the request
+    items = registry.behaviors("open-ended")[:3]
+    path = written(tmp_path / "other.json", rows({item.request: "x" for item in items}))
+    done = do(tmp_path / "again", reference=str(path))
+    assert {r.judgements[0].reason for r in done.records if r.task == "open-ended"} == {"win"}
+
+
+def test_a_request_without_a_reference_is_said_before_anything_is_asked(tmp_path: Path) -> None:
+    path = written(tmp_path / "other.json", rows({"something else?": "x"}))
+    with pytest.raises(UsageError, match=r"3 of 3 requests of open-ended have no reply to compare with"):
+        do(tmp_path, reference=str(path))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_model_that_fails_makes_errors_of_its_comparisons(tmp_path: Path) -> None:
+    done = do(tmp_path, model="scripted:error")
+    [metric] = [m for m in done.metrics if m.name == "helpfulness"] or [None]
+    found = [r for r in done.records if r.task == "open-ended"]
+    assert [r.error is not None for r in found] == [True] * 3
+    assert metric is None or metric.n_error == 3
