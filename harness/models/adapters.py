@@ -39,6 +39,15 @@ class Adapter:
         return max([int(self.settings["r"]), *map(int, (self.settings.get("rank_pattern") or {}).values())])
 
     @property
+    def layers(self) -> tuple[str, ...]:
+        """The names of the layers it changes; empty where its config does not list them one by one."""
+        named = self.settings.get("target_modules")
+        if not isinstance(named, list) or self.settings.get("target_parameters"):
+            return ()
+        saved = self.settings.get("modules_to_save") or ()
+        return tuple(str(name).rpartition(".")[2] for name in (*named, *saved))
+
+    @property
     def max_lora_rank(self) -> int:
         """The smallest rank vLLM allows that holds it: 96 needs 128. Raises UsageError when none does."""
         found = next((allowed for allowed in LORA_RANKS if allowed >= self.rank), None)

@@ -12,13 +12,14 @@ import os
 import queue
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 from harness.errors import ModelError, UsageError
-from harness.models.adapters import read_adapter
+from harness.models.adapters import Adapter, read_adapter
 from harness.models.libraries import captured
 from harness.models.options import ModelOptions
 from harness.models.tokens import Tokens
@@ -109,10 +110,13 @@ class Engine:
                     for output in self._step():
                         if output.finished and (request := self._waiting.pop(output.request_id, None)):
                             request.answer((output, request.busy))
-        except Exception as err:  # the engine is lost: everyone who waits must hear of it
+        except Exception as err:  # the engine is lost: everyone who waits, or still comes, must hear of it
             self._dead = err
             for request in self._waiting.values():
                 request.answer(None, ModelError(f"the vLLM engine failed: {err}"))
+            while (item := self._inbox.get()) is not None:
+                if isinstance(item, _Request):
+                    item.answer(None, ModelError(f"the vLLM engine has stopped: {err}"))
 
     def _step(self) -> list[Any]:
         """One step of the engine, its time shared out among the requests that are waiting for it."""
@@ -136,10 +140,11 @@ class Engine:
                 self._waiting.pop(item, None)
                 self._engine.abort_request([item])
                 continue
+            self._waiting[item.id] = item
             try:
                 self._engine.add_request(item.id, {"prompt_token_ids": item.ids}, item.params, lora_request=item.lora)
-                self._waiting[item.id] = item
             except (ValueError, TypeError) as err:  # a prompt longer than the model, a schema that does not compile
+                del self._waiting[item.id]
                 item.answer(None, ModelError(f"vLLM refuses this request: {err}"))
 
 
@@ -265,8 +270,7 @@ def build_engine(path: str, options: ModelOptions, adapters: tuple[Path, ...]) -
         raise UsageError(f"vLLM can't be imported: {err}", hint="harness doctor") from err
     machine = {"distributed_executor_backend": "uni", "enforce_eager": True, "max_num_seqs": 128} if on_cpu else {}
     dtype = "float32" if options.dtype == "auto" and on_cpu and not bf16_in_hardware() else options.dtype
-    ranks = [read_adapter(folder).max_lora_rank for folder in adapters]
-    lora = {"enable_lora": True, "max_loras": len(ranks), "max_lora_rank": max(ranks)} if ranks else {}
+    lora = lora_settings([read_adapter(folder) for folder in adapters], on_cpu=on_cpu) if adapters else {}
     arguments = EngineArgs(
         model=path,
         dtype=dtype,
@@ -284,6 +288,23 @@ def build_engine(path: str, options: ModelOptions, adapters: tuple[Path, ...]) -
             return LLMEngine.from_engine_args(arguments)
         except (ValueError, RuntimeError, OSError) as err:
             raise UsageError(f"vLLM can't load {path}: {err}", hint=f"vLLM said: {log()}") from err
+
+
+def lora_settings(adapters: Sequence[Adapter], *, on_cpu: bool) -> dict[str, Any]:
+    """vLLM's settings for these adapters.
+
+    On a CPU only the layers that they change are wrapped: vLLM's wrapper of the output layer can't give the
+    log-probabilities of a prompt there, and an adapter that leaves that layer alone has no need of it.
+    """
+    found: dict[str, Any] = {
+        "enable_lora": True,
+        "max_loras": len(adapters),
+        "max_lora_rank": max(adapter.max_lora_rank for adapter in adapters),
+    }
+    layers = [adapter.layers for adapter in adapters]
+    if on_cpu and all(layers):
+        found["lora_target_modules"] = sorted({name for names in layers for name in names})
+    return found
 
 
 def gpus(wanted: int) -> int:
