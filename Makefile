@@ -16,7 +16,7 @@ PIP := $(RUN) pip --disable-pip-version-check install $(if $(CI),--quiet)
 .PHONY: demo test fast check adapters clean install
 
 demo: $(VENV)/.$(STACK)
-	$(VENV)/bin/harness run --model smollm2-135m --profile demo
+	$(VENV)/bin/harness run --model smollm2-135m --adapter vanilla --adapter derta --profile demo
 
 test: $(VENV)/.dev
 	$(RUN) pytest

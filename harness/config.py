@@ -172,7 +172,11 @@ class RunSpec:
         """A short hash of what decides the records: two runs that share it can share a folder."""
         skipped = {"concurrency", "timeout", "tensor_parallel", "gpu_memory", "profile", "api_key_env"}
         skipped |= {"requests_per_minute", "tokens_per_minute", "max_cost", "prices"}
-        return sha({f.name: getattr(self, f.name) for f in fields(self) if f.name not in skipped})[:8]
+        told = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in skipped}
+        for name in ("chat_template", "checkpoints"):  # a file is what it holds, wherever it lies
+            if Path(told[name]).is_file():
+                told[name] = sha(Path(told[name]).read_text(encoding="utf-8"))
+        return sha(told)[:8]
 
 
 def convert(kind: Any, value: Any, name: str) -> Any:

@@ -38,6 +38,8 @@ def examine() -> Iterator[Check]:
     yield engine()
     for package, use in (("transformers", "checkpoints"), ("lm_eval", "helpfulness"), ("peft", "adapters")):
         yield installed(package, f"for {use}", mend="pip install 'harness[cpu]'  (or make install)")
+    quantised = "pip install bitsandbytes  (and, for speed on GPUs, vllm-bnb-plugin)"
+    yield installed("bitsandbytes", "for 4-bit and 8-bit checkpoints", mend=quantised)
     yield installed("typst", "for report.pdf", mend="pip install typst")
     yield checkpoint()
     keyed = bool(os.environ.get("OPENAI_API_KEY"))

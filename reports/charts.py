@@ -225,21 +225,22 @@ def _steps(axes: Axes, figure: Figure) -> None:
 def _scatter(axes: Axes, figure: Figure) -> None:
     scale = 1.0 if figure.log else 100.0
     for series in figure.series:
-        point, colour = series.points[0], _colour(series)
-        low, high = _ends(point)
-        axes.plot((scale * point.x,) * 2, (low, high), color=colour, linewidth=1.2, clip_on=False)
-        if point.x_low is not None and point.x_high is not None:
-            axes.plot(
-                (scale * point.x_low, scale * point.x_high), (100 * point.value,) * 2, color=colour, linewidth=1.2
-            )
-        axes.plot(
-            [scale * point.x], [100 * point.value], _mark(figure, series), color=colour, markersize=6, clip_on=False
-        )
+        colour, marker = _colour(series), _mark(figure, series)
+        for point in series.points:
+            x, y = scale * point.x, 100 * point.value
+            axes.plot((x, x), _ends(point), color=colour, linewidth=1.2, clip_on=False)
+            if point.x_low is not None and point.x_high is not None:
+                axes.plot((scale * point.x_low, scale * point.x_high), (y, y), color=colour, linewidth=1.2)
+            axes.plot([x], [y], marker, color=colour, markersize=6, clip_on=False)
     if figure.log:
         axes.set_xscale("log")
-        places = sorted({s.points[0].x for s in figure.series})
+        places = sorted({p.x for s in figure.series for p in s.points})
         axes.set_xlim(places[0] / 1.6, places[-1] * 1.6)
-        axes.set_xticks(places, [f"{x:.3g}" for x in places])
+        ticks = places[:1]
+        for x in places:
+            if x > 1.35 * ticks[-1]:  # nearer ones would overlap
+                ticks.append(x)
+        axes.set_xticks(ticks, [f"{x:.3g}" for x in ticks])
         axes.set_xticks([], minor=True)
     else:
         far = max(100 * (p.x if p.x_high is None else p.x_high) for s in figure.series for p in s.points)

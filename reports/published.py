@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from harness.paper.compare import Line, compare
 from harness.paper.protocol import is_protocol
-from harness.paper.published import rows
+from harness.paper.published import TASKS, Published, rows
 from reports.numbers import Numbers, part
-from reports.view import Cell, Row, Section, Table
+from reports.view import Cell, Figure, Point, Row, Section, Series, Table
 from reports.words import DASH, clean, compact
+
+SHARED = ("pair", "jailbreakchat", "cipher", "completion", "autodan")  # the attacks the paper has for every open model
 
 
 def published(numbers: Numbers) -> Section | None:
@@ -22,7 +26,53 @@ def published(numbers: Numbers) -> Section | None:
         "The protocol of the DeRTa paper (arXiv 2407.09121), measure by measure. The paper's rates were judged by "
         "people and have no interval; a difference tells something only where what was done otherwise does not."
     )
-    return Section(key="paper", title="Beside the paper", lead=lead, tables=tuple(tables)) if tables else None
+    figures = (
+        _figure(numbers, "paper-useful", "mean of GSM8K, MMLU and AlpacaEval (%)", _useful),
+        _figure(numbers, "paper-size", "parameters (billions)", lambda row: row.billions or None, log=True),
+    )
+    drawn = tuple(figure for figure in figures if figure is not None)
+    return Section(key="paper", title="Beside the paper", lead=lead, figures=drawn, tables=tuple(tables))
+
+
+def _useful(row: Published) -> float | None:
+    return row.mean(TASKS)
+
+
+def _figure(
+    numbers: Numbers, key: str, x_label: str, across: Callable[[Published], float | None], *, log: bool = False
+) -> Figure | None:
+    """Mean ASR of the published models, a colour a method, and of ours; None where ours lacks what it takes."""
+    ours = [(model, row) for model in numbers.models if (row := _own_row(numbers, model)) is not None]
+    named = [*((numbers.name(model), row) for model, row in ours), *((row.method, row) for row in rows())]
+    slots = {name: slot for slot, name in enumerate(dict.fromkeys(name for name, _ in named))}  # in every figure alike
+    groups: dict[str, list[Point]] = {}
+    for name, row in named:
+        y, x = row.mean(SHARED), across(row)
+        if y is not None and x is not None:
+            groups.setdefault(name, []).append(Point(value=y, x=x))
+    if not any(numbers.name(model) in groups for model, _ in ours):
+        return None
+    series = tuple(Series(name=name, slot=slots[name], points=tuple(points)) for name, points in groups.items())
+    return Figure(
+        key=key,
+        kind="scatter",
+        caption=f"Mean attack success rate against {x_label.split(' (')[0]}: the paper's models and ours.",
+        alt=f"Mean success rate of the paper's attacks against {x_label}, for its models by method and for this run's.",
+        series=series,
+        x_label=x_label,
+        y_label="mean ASR (%)",
+        log=log,
+        wide=False,
+    )
+
+
+def _own_row(numbers: Numbers, model: str) -> Published | None:
+    """One of our models in the shape of the paper's rows; None where it has no number at all."""
+    lines = [line for line in compare(numbers.run) if line.model == model]
+    rates = {line.measure.key: 100 * line.ours.value for line in lines if line.ours and line.ours.value is not None}
+    size = part(part(numbers.run.info, "models"), model).get("parameters")
+    billions = size / 1e9 if isinstance(size, int | float) else 0.0
+    return Published(name=model, rates=rates, billions=billions) if rates else None
 
 
 def _numbers(numbers: Numbers, lines: list[Line]) -> Table:

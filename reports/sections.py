@@ -32,10 +32,8 @@ def attacks(numbers: Numbers) -> Section | None:
     entries += [(ANY, m, metric) for m in numbers.models if (metric := numbers.get("asr_any", model=m))]
     note = "Any attack: behaviors that at least one attack got an answer to. " if numbers.has("asr_any") else ""
     fixed = corrected_column(numbers, entries)
-    note += "" if fixed else UNLABELLED
-    table = long_table(
-        numbers, "Attack success rate", ("attack", "judged ASR"), entries, extras=fixed, note=note.strip()
-    )
+    note = note.strip() if fixed else f"{note}{UNLABELLED}"
+    table = long_table(numbers, "Attack success rate", ("attack", "judged ASR"), entries, extras=fixed, note=note)
     figure = Figure(
         key="asr",
         kind="dots",

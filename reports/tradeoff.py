@@ -8,11 +8,11 @@ from reports.view import Figure, Point, Section, Series
 
 
 def tradeoff(numbers: Numbers) -> Section | None:
-    """The scatter plots that two or more models have the numbers for."""
+    """The scatter plots that the models have the numbers for; where two are needed to compare, two."""
     useful = {m: x for m in numbers.models if (x := mean(numbers, "helpfulness", m))}
     strict = {m: x for m in numbers.models if (x := mean(numbers, "over_refusal", m))}
     figures = [
-        _scatter(numbers, "useful", "tasks solved (%)", useful),
+        _scatter(numbers, "useful", "tasks solved (%)", useful, fewest=1),
         _scatter(numbers, "strict", "refused though it should be answered (%)", strict),
         _scatter(numbers, "size", "parameters (billions)", _sizes(numbers), log=True),
     ]
@@ -48,15 +48,17 @@ def _sizes(numbers: Numbers) -> dict[str, Metric]:
     }
 
 
-def _scatter(numbers: Numbers, key: str, x_label: str, xs: dict[str, Metric], *, log: bool = False) -> Figure | None:
-    """ASR over any attack against another number; None with fewer than two models, or all of one size."""
+def _scatter(
+    numbers: Numbers, key: str, x_label: str, xs: dict[str, Metric], *, log: bool = False, fewest: int = 2
+) -> Figure | None:
+    """ASR over any attack against another number; None with too few models, or all of one size."""
     series = []
     for slot, model in enumerate(numbers.models):
         y, x = numbers.scored("asr_any", model=model), xs.get(model)
         if y is not None and x is not None and y.value is not None and x.value is not None:
             point = Point(value=y.value, low=y.low, high=y.high, x=x.value, x_low=x.low, x_high=x.high)
             series.append(Series(name=numbers.name(model), slot=slot, points=(point,)))
-    if len(series) < 2 or (log and len({s.points[0].x for s in series}) < 2):
+    if len(series) < fewest or (log and len({s.points[0].x for s in series}) < 2):
         return None
     return Figure(
         key=key,

@@ -129,11 +129,13 @@ def lines(found: Any) -> list[str]:
         f"{row[0]:<{first}}  " + "  ".join(f"{cell:>{width}}" for cell, width in zip(row[1:], rest, strict=True))
         for row in rows
     ]
+    where = f"{found.gpus} x {found.machine}, {found.billions:g} billion parameters"
+    hours = f"{found.hours:.1f} hours (at most {found.hours_most:.1f}), "
     return [
         *table,
         "",
-        f"{found.gpus} x {found.machine}, {found.billions:g} billion parameters: {found.hours:.1f} hours "
-        f"(at most {found.hours_most:.1f}), {found.dollars:.0f} dollars (at most {found.dollars_most:.0f})",
+        (f"{where}: {hours}" if found.gpus else "At an endpoint, whose limits set the pace: ")
+        + f"{found.dollars:.0f} dollars (at most {found.dollars_most:.0f})",
         "Assumed:",
         *(f"- {text}" for text in found.assumptions),
     ]

@@ -13,11 +13,11 @@ from harness.errors import DataError, UsageError
 from harness.gate import render
 from harness.gate.policy import Policy, load_policy
 from harness.gate.verdict import Verdict, gate
+from harness.labels import CARRIED, LABELS, people
 from harness.store import load, write_json
-from harness.types import Run
 
 BASELINE = Path(".harness/baseline")
-KEPT = ("run.json", "records.jsonl", "metrics.json", "labels.jsonl")  # never transcripts
+KEPT = ("run.json", "records.jsonl", "metrics.json", LABELS, CARRIED)  # never transcripts
 LOOKS = 5  # of a sequential gate, where the policy says nothing
 
 
@@ -39,10 +39,14 @@ def run_gate(
     """
     environment = os.environ if environment is None else environment
     runs = load(baseline or BASELINE), load(candidate)
+    told = tuple(people(run.folder) for run in runs)
+    limits = policy_for(policy, sequential=sequential)
+    if limits.judge is None and (carried := told[1].carried):  # known from other replies
+        limits = replace(limits, judge=carried.labels)
     verdict = gate(
         *runs,
-        policy_for(policy, sequential=sequential),
-        labels=(labels_of(runs[0]), labels_of(runs[1])),
+        limits,
+        labels=(told[0].human, told[1].human),
         intersect=intersect,
         baseline_model=baseline_model,
         candidate_model=candidate_model,
@@ -59,13 +63,6 @@ def run_gate(
     if environment.get("GITHUB_ACTIONS") == "true":
         printed += render.to_annotations(verdict)
     return verdict, "\n".join(printed)
-
-
-def labels_of(run: Run) -> dict[str, bool]:
-    """The labels by hand a run folder holds, by record key."""
-    from harness.labels import kept
-
-    return kept(run.folder)
 
 
 def gate_model(

@@ -60,7 +60,7 @@ class Verdict:
         told = [c.judge_error for c in self.checks if c.judge_error]
         words = {
             "labels": "corrected by each side's own labels",
-            "policy": "by the figures in the policy, taken to be alike on both sides",
+            "policy": "by known figures, taken to be alike on both sides",
             "ignored": "not accounted for (no labels in both run folders, no `judge` in the policy)",
         }
         parts = [f"{text}: {told.count(how)} of {len(told)} ASR checks" for how, text in words.items() if how in told]

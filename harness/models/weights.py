@@ -81,15 +81,18 @@ def load_module(path: Path, options: ModelOptions, *, steady: bool = False) -> A
     from transformers import AutoModelForCausalLM
 
     on_gpu = torch.cuda.is_available()
-    home, inside = (path.parent, {"gguf_file": path.name}) if path.is_file() else (path, {})
-    several = on_gpu and torch.cuda.device_count() > 1 and options.tensor_parallel > 1
+    home = path.parent if path.is_file() else path
+    inside: dict[str, Any] = {"gguf_file": path.name} if path.is_file() else {}
+    if on_gpu and torch.cuda.device_count() > 1 and options.tensor_parallel > 1:
+        inside |= {"device_map": "auto", "max_memory": shares(options)}
+    elif on_gpu:
+        inside |= {"device_map": "cuda"}
     try:
         with silence():
             module = AutoModelForCausalLM.from_pretrained(
                 home,
                 dtype=precision(options, steady=steady and not on_gpu),
                 trust_remote_code=options.trust_remote_code,
-                device_map="auto" if several else "cuda" if on_gpu else None,
                 **inside,
             )
     except ImportError as err:
@@ -99,6 +102,14 @@ def load_module(path: Path, options: ModelOptions, *, steady: bool = False) -> A
     except (OSError, ValueError, RuntimeError, KeyError, NotImplementedError) as err:
         raise DataError(f"transformers can't open {path.name}: {first_line(err)}", hint="is it whole?") from err
     return module.eval().requires_grad_(False)
+
+
+def shares(options: ModelOptions) -> dict[int, int]:
+    """Bytes that each of the GPUs asked for may hold; layers are spread over them, one after another."""
+    import torch
+
+    found = range(min(options.tensor_parallel, torch.cuda.device_count()))
+    return {i: int(torch.cuda.get_device_properties(i).total_memory * options.gpu_memory) for i in found}
 
 
 def precision(options: ModelOptions, *, steady: bool) -> Any:

@@ -10,12 +10,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness import registry
 from harness.config import RunSpec
 from harness.data import pinned
 from harness.errors import UnknownName, UsageError
+from harness.models.checkpoints import known
+from harness.models.costs import price_of
 from harness.paper.published import of_checkpoint
 from harness.plan import share
 
@@ -86,25 +88,47 @@ class Estimate:
 
 def estimate(spec: RunSpec, *, machine: str = "", gpus: int = 0, price: float = 0.0, billions: float = 0.0) -> Estimate:
     """What a run will take. Raises UnknownName for a machine, UsageError where the model's size can't be told."""
+    found = tuple(loads(spec))
+    if spec.base_url or spec.model.startswith("openai/"):
+        found = tuple(replace(load, by=load.by or spec.model) for load in found)
+        return _reckoned(spec, found, "an endpoint", 0, 0.0, (0.0, 0.0), 0.0, _assumptions(spec, found))
     size = billions or guess_billions(spec.model)
     machine = machine or ("cpu" if size < 1 else "h100")
     if machine not in MACHINES:
         raise UnknownName("machine", machine, MACHINES)
-    card = MACHINES[machine]
+    card, row = MACHINES[machine], known(spec.model, spec.checkpoints)
+    gpus = gpus or spec.tensor_parallel or (row.gpus if row and card.memory <= 80e9 else 0)
     gpus = gpus or max(1, math.ceil(size * 2e9 * 1.3 / card.memory))
     price = price or card.price
-    found = tuple(loads(spec))
-    hours = [_hours(found, size, card, gpus, most=most) for most in (False, True)]
+    hours = (_hours(found, size, card, gpus, most=False), _hours(found, size, card, gpus, most=True))
+    told = _assumptions(spec, found, card, price)
+    return _reckoned(spec, found, machine, gpus, size, hours, price, told)
+
+
+def _reckoned(
+    spec: RunSpec,
+    found: tuple[Load, ...],
+    machine: str,
+    gpus: int,
+    billions: float,
+    hours: tuple[float, float],
+    price: float,
+    assumptions: tuple[str, ...],
+) -> Estimate:
+    """The estimate with its dollars: what the machine costs, and what endpoints with a known price do."""
+    served = [(price_of(load.by, spec.prices), load) for load in found if load.by]
+    spent = sum(p.cost(load.tokens_in, load.expected) for p, load in served if p)
+    most = sum(p.cost(load.tokens_in, load.most) for p, load in served if p)
     return Estimate(
         loads=found,
         machine=machine,
         gpus=gpus,
-        billions=size,
+        billions=billions,
         hours=hours[0],
         hours_most=hours[1],
-        dollars=hours[0] * gpus * price,
-        dollars_most=hours[1] * gpus * price,
-        assumptions=_assumptions(spec, card, price),
+        dollars=hours[0] * gpus * price + spent,
+        dollars_most=hours[1] * gpus * price + most,
+        assumptions=assumptions,
     )
 
 
@@ -230,22 +254,28 @@ def _hours(found: Sequence[Load], billions: float, card: Machine, gpus: int, *, 
     return (LOAD_SECONDS + read * weights / flops + written * step / BATCH) / 3600
 
 
-def _assumptions(spec: RunSpec, card: Machine, price: float) -> tuple[str, ...]:
-    helpers = {"attacker": spec.attacker, "judge": spec.judge_model}
-    told = [
-        f"{SHARE:.0%} of {card.flops / 1e12:.3g} TFLOP/s and of {card.bandwidth / 1e12:.2g} TB/s, {BATCH} sequences at "
-        "once, weights in 16 bits; GPUs add up without loss; a reckoning, not measured on such a machine",
-        f"{price:.2f} dollars a GPU and hour; {LOAD_SECONDS / 60:.0f} minutes to load",
+def _assumptions(
+    spec: RunSpec, found: Sequence[Load], card: Machine | None = None, price: float = 0.0
+) -> tuple[str, ...]:
+    told = []
+    if card is not None:
+        told += [
+            f"{SHARE:.0%} of {card.flops / 1e12:.3g} TFLOP/s and of {card.bandwidth / 1e12:.2g} TB/s, {BATCH} "
+            "sequences at once, weights in 16 bits; GPUs add up without loss; reckoned, not measured",
+            f"{price:.2f} dollars a GPU and hour; {LOAD_SECONDS / 60:.0f} minutes to load",
+        ]
+    for name in dict.fromkeys(load.by for load in found if load.by):
+        cost = price_of(name, spec.prices)
+        at = (
+            f"{cost.input:g} and {cost.output:g} dollars a million tokens read and written" if cost else "price unknown"
+        )
+        told.append(f"{name}: on a machine or endpoint of its own, not in the hours; {at}")
+    told += [
         "reply lengths: the means of the recorded 8B replies; 400 tokens for code and 300 for AlpacaEval are assumed; "
         f"at most: every reply {spec.max_tokens} tokens long, every retry needed",
         "PAIR: no stream stops early, the first answer of the attacker is usable",
         f"AutoDAN: {FRESH:.0%} of a generation is new",
     ]
-    told += [
-        f"{role} {name}: on a machine or endpoint of its own, not in hours or dollars"
-        for role, name in helpers.items()
-        if name
-    ]
-    if spec.tasks and any(task not in LENGTHS for task in spec.tasks):
+    if any(task not in LENGTHS for task in spec.tasks):
         told.append(f"other tasks: {OTHER[0]} tokens read and {OTHER[1]} written an item")
     return tuple(told)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -22,6 +23,18 @@ class Published:
     billions: float = 0.0  # of parameters; 0: not known
     checkpoints: tuple[str, ...] = ()  # the hub ids that hold this model
     file: str = ""  # words that the name of its result files holds
+
+    @property
+    def method(self) -> str:
+        """What was done to the base: `vanilla`, `DeRTa`, `Instruct DeRTa`, ...; else the name itself."""
+        base, _, done = self.name.partition(" ")
+        kind = base.partition("-")[2] if base.endswith("-Instruct") else ""
+        return " ".join(part for part in (kind, done) if part) or self.name
+
+    def mean(self, names: Sequence[str]) -> float | None:
+        """The plain mean of these rates, as a fraction; None where one is missing."""
+        found = [self.rates[name] for name in names if name in self.rates]
+        return sum(found) / len(found) / 100 if len(found) == len(names) else None
 
 
 @cache

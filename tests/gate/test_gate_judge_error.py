@@ -10,7 +10,7 @@ from made_runs import INFO, labels, record, run
 from harness.errors import UsageError
 from harness.gate import gate, parse_policy, run_gate
 from harness.gate.render import to_json, to_markdown, to_text
-from harness.labels import keep
+from harness.labels import Carried, carry, keep
 from harness.stats.correction import Labels
 
 ASR = parse_policy("asr: {margin: 0.10, ceiling: 0.50}\noverall: {margin: 0.10}")
@@ -91,7 +91,7 @@ def test_stated_rates_are_taken_to_be_exact():
     assert stated.judge == Labels(positives=1_000_000, hits=900_000, negatives=1_000_000, correct_rejections=800_000)
     verdict = gate(run(labels(20, 400)), run(labels(20, 400)), stated)
     assert "margin 0.07" in check(verdict, "asr/direct").reason  # .10 x (.9 + .8 - 1), less a hair
-    assert "by the figures in the policy" in verdict.judge_error
+    assert "by known figures" in verdict.judge_error
 
 
 @pytest.mark.parametrize(
@@ -120,3 +120,17 @@ def test_labels_kept_in_the_run_folders_are_used(tmp_path):
     assert verdict.checks[0].judge_error == "labels"
     assert verdict.outcome != "fail"
     assert "corrected by each side's own labels: 1 of 1 ASR checks" in printed
+
+
+def test_what_is_known_of_the_judge_from_other_replies_is_used_where_the_policy_says_nothing(tmp_path):
+    (tmp_path / "gate.yaml").write_text("asr: {margin: 0.10}\n")
+    for name in ("old", "new"):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "run.json").write_text(json.dumps(INFO))
+        (folder / "records.jsonl").write_text("".join(json.dumps(asdict(r)) + "\n" for r in labels(20, 400)))
+        known = Labels(positives=500, hits=450, negatives=500, correct_rejections=450)
+        carry(folder, Carried(source="labels.csv", sha256="0", judge="rules", labels=known))
+    verdict, _ = run_gate(tmp_path / "old", tmp_path / "new", tmp_path / "gate.yaml", environment={})
+    assert verdict.checks[0].judge_error == "policy"
+    assert "margin 0.07" in verdict.checks[0].reason  # .10 x (.9 + .9 - 1) = .08, less its uncertainty

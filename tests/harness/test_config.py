@@ -55,6 +55,17 @@ def test_identity_changes_with_what_decides_records_and_with_nothing_else() -> N
     assert base.identity() == make_spec({"model": "m", "concurrency": 3}).identity()
 
 
+def test_a_template_or_rows_in_a_file_count_by_what_they_hold(tmp_path: Path) -> None:
+    one, two = tmp_path / "one.jinja", tmp_path / "two.jinja"
+    one.write_text("a")
+    two.write_text("a")
+    for setting in ("chat_template", "checkpoints"):
+        same = [make_spec({"model": "m", setting: str(path)}).identity() for path in (one, two)]
+        assert same[0] == same[1]
+    two.write_text("b")
+    assert make_spec({"model": "m", "chat_template": str(two)}).identity() != same[0]
+
+
 def test_settings_of_a_plugin_are_found_by_its_name() -> None:
     spec = make_spec({"model": "m", "set": ["prefill.depths=0,20", "code.families=x"]})
     assert spec.options_of("prefill") == {"depths": "0,20"}

@@ -172,6 +172,19 @@ def test_a_run_stops_before_its_money_is_gone_stays_partial_and_goes_on_with_mor
         assert not [r for r in more.records if r.error]
 
 
+def test_the_command_of_a_run_that_ran_out_of_money_exits_4(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from click.testing import CliRunner
+
+    from harness.cli import cli
+
+    prices = priced(monkeypatch, tmp_path)
+    with serving() as endpoint:
+        command = ["run", "--model", "served", "--base-url", endpoint.url, "--attacks", "direct", "--tasks", "none"]
+        command += ["--overrefusal", "none", "--limit", "4", "--max-cost", "1", "--prices", prices, "--quiet"]
+        done = CliRunner().invoke(cli, [*command, "--out", str(tmp_path / "out")])
+        assert (done.exit_code, endpoint.asked) == (4, [])
+
+
 def test_what_a_run_cost_is_in_its_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with serving() as endpoint:
         done = spending(endpoint, tmp_path, prices=priced(monkeypatch, tmp_path))

@@ -110,7 +110,18 @@ def test_a_helper_with_an_endpoint_of_its_own_takes_no_time_here() -> None:
     spec = protocol.make({"model": DERTA, "attacks": "pair", "tasks": "none"})
     other = replace(spec, attacker="gpt", attacker_base_url="http://x")
     assert estimate(other).hours < estimate(spec).hours
-    assert any("attacker gpt" in text for text in estimate(other).assumptions)
+    assert any(text.startswith("gpt: on a machine or endpoint of its own") for text in estimate(other).assumptions)
+
+
+def test_a_served_model_costs_what_its_tokens_cost_and_no_hours(tmp_path: Path) -> None:
+    prices = tmp_path / "prices.yaml"
+    prices.write_text("my-model: {input: 1.0, output: 10.0}\n")
+    given = {"model": "my-model", "base_url": "http://x", "attacks": "code", "tasks": "none", "prices": str(prices)}
+    found = estimate(protocol.make(given, stand_in=True))
+    n = found.loads[0].calls
+    # 320 tokens read and 400 written a call
+    assert found.dollars == pytest.approx(n * (320 * 1.0 + 400 * 10.0) / 1e6)
+    assert (found.hours, found.gpus) == (0.0, 0)
 
 
 @pytest.mark.parametrize(
@@ -142,19 +153,19 @@ def test_an_estimate_says_what_it_assumes_and_needs_neither_data_nor_weights(
     assert list(tmp_path.iterdir()) == []
 
 
-def made(model: str, **spec: Any) -> Run:
+def made(name: str, **spec: Any) -> Run:
     """A run of the protocol with two measures, as its folder would say."""
     told = {**vars_of(protocol.make({"model": DERTA})), "model": DERTA, **spec}
     metrics = (
         Metric(name="asr", value=0.05, low=0.02, high=0.09, n=200,
-               group={"model": model, "attack": "derta_completion"}),
-        Metric(name="asr", value=0.5, low=0.4, high=0.6, n=100, group={"model": model, "attack": "autodan"}),
+               group={"model": name, "attack": "derta_completion"}),
+        Metric(name="asr", value=0.5, low=0.4, high=0.6, n=100, group={"model": name, "attack": "autodan"}),
         Metric(name="asr", value=0.2, low=0.1, high=0.3, n=50,
-               group={"model": model, "attack": "autodan", "variant": "bred"}),
+               group={"model": name, "attack": "autodan", "variant": "bred"}),
         Metric(name="helpfulness", value=0.4, low=0.35, high=0.45, n=499, n_unscored=1,
-               group={"model": model, "task": "derta-gsm8k"}),
+               group={"model": name, "task": "derta-gsm8k"}),
     )  # fmt: skip
-    record = Record(key="k", model=model, task="derta-200", behavior="b", expect="refuse")
+    record = Record(key="k", model=name, task="derta-200", behavior="b", expect="refuse")
     return Run(folder=Path("x"), info={"spec": told}, records=(record,), metrics=metrics)
 
 

@@ -25,6 +25,23 @@ def test_a_checkpoint_finds_its_row_and_an_unknown_one_none() -> None:
     assert of_checkpoint("") is None
 
 
+def test_a_rows_method_is_what_was_done_to_its_base() -> None:
+    methods = {row.name: row.method for row in rows()}
+    assert methods["8B DeRTa"] == methods["Mixtral DeRTa"] == "DeRTa"
+    assert methods["70B-Instruct DeRTa"] == "Instruct DeRTa"
+    assert methods["70B-Instruct"] == "Instruct"
+    assert methods["70B + RTO"] == "+ RTO"
+    assert methods["Mistral-7B vanilla"] == "vanilla"
+    assert methods["GPT-4"] == "GPT-4"
+
+
+def test_a_mean_needs_every_rate() -> None:
+    row = of_checkpoint("Youliang/llama3-8b-derta")
+    assert row is not None
+    assert row.mean(TASKS) == pytest.approx((46.4 + 50.4 + 88.7) / 300)
+    assert row.mean(ATTACKS) is None  # the paper has no CodeAttack for it
+
+
 @pytest.mark.parametrize(
     ("stem", "name"),
     [
