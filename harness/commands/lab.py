@@ -57,7 +57,7 @@ def outline(spec: Any) -> list[str]:
         reading = found.reading
         size = f"{reading.steps} steps, {reading.tokens / 1e6:.2f} M tokens ({reading.source})"
         lines.append(f"{trial.name}: {size}, {60 * found.hours:.0f} min, {found.speed}")
-    run = spec.run_spec([])
+    run = spec.outline()
     lines.append(f"training in all: {60 * hours:.0f} min where no checkpoint is finished yet")
     lines.append(f"one run over the base and {len(lines) - 1} checkpoints: attacks {', '.join(run.attacks)}")
     lines += [f"gate: {candidate} against {baseline}" for baseline, candidate in spec.gates]

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from harness import __version__, registry
 from harness.errors import UsageError
@@ -25,7 +25,7 @@ from harness.lab.spec import BASE, LabSpec
 from harness.lab.train import Checkpoint, Shelf, make
 from harness.manifest import now
 from harness.store import write_json
-from harness.types import Run
+from harness.types import Capability, Run
 
 KEPT = ("recipe_sha", "data_sha", "base_sha", "pairs", "pairs_by_part", "positions_by_part", "steps", "tokens_seen",
         "supervised_seen", "seconds", "processes", "device", "refusal_token", "versions")  # fmt: skip
@@ -63,6 +63,7 @@ def stages(spec: LabSpec, folder: Path) -> Lab:
     """Train, evaluate, gate, report; lab.json tells how far it came."""
     from harness.engine import run
 
+    check_run(spec)
     manifest: dict[str, Any] = {
         "harness": __version__,
         "status": "partial",
@@ -84,13 +85,25 @@ def stages(spec: LabSpec, folder: Path) -> Lab:
     manifest["run"] = {"folder": done.folder.name, **{k: done.info.get(k) for k in ("identity", "status", "models",
                        "judges", "attacks", "tasks", "seeds", "budget", "host", "versions")}}  # fmt: skip
     manifest["gates"] = gate_all(spec, checkpoints, done, folder / "gates")
-    manifest |= {"status": "complete", "finished": now()}
+    manifest |= {"status": done.info.get("status", "partial"), "finished": now()}
     write_json(folder / "lab.json", manifest)
     together = join(done, checkpoints, manifest)
     write_json(folder / "metrics.json", [asdict(metric) for metric in together.metrics])
     for name in REPORTS:
         registry.load("report", name)(together, folder)
     return Lab(folder=folder, manifest=manifest, run=together)
+
+
+def check_run(spec: LabSpec) -> None:
+    """Resolves attacks, sets, tasks and judges before an hour goes into training. Raises UsageError or UnknownName."""
+    from harness.models.scripted import Scripted
+    from harness.plan import make_judge, make_plan
+
+    able = Scripted(policy="refuse", can=frozenset(get_args(Capability)))  # whatever vLLM can
+    asked = spec.outline()
+    make_plan(asked, [able])
+    for name in asked.judge:
+        make_judge(name, asked, able)
 
 
 def describe(checkpoints: Sequence[Checkpoint]) -> dict[str, Any]:
@@ -118,7 +131,7 @@ def gate_all(spec: LabSpec, checkpoints: Sequence[Checkpoint], run: Run, out: Pa
     from harness.gate import run_gate
 
     names = {(c.trial.label, c.trial.recipe.seed): c.trial.name for c in checkpoints}
-    base = next(model for model in run.info["models"] if model not in names.values())
+    base = next((model for model in run.info["models"] if model not in names.values()), "")
     found = []
     for baseline, candidate in spec.gates:
         for seed in spec.seeds:

@@ -10,11 +10,13 @@ from harness.metrics import compute
 from harness.stats.intervals import over_columns
 from harness.types import Metric, Run
 
+SHOWN = ("asr", "asr_any", "over_refusal", "over_refusal_early", "over_refusal_late", "answered", "helpfulness")
+
 
 def pool(run: Run, labels: Mapping[str, str]) -> Run:
     """The run with the checkpoints of a method under one name; `labels` maps each model to its method's.
 
-    Metrics by method come first, then those of every checkpoint, grouped by `checkpoint` where others say `model`.
+    Metrics by method come first; then the main ones of every checkpoint, which say `checkpoint`, not `model`.
     """
     records = tuple(replace(record, model=labels.get(record.model, record.model)) for record in run.records)
     each = compute(run.records)
@@ -22,8 +24,8 @@ def pool(run: Run, labels: Mapping[str, str]) -> Run:
     for metric in each:
         parts[place(metric, labels)].append(metric)
     together = [across(metric, parts[place(metric, {})]) for metric in compute(records)]
-    single = [by_checkpoint(metric) for metric in each if metric.group["model"] in labels]
-    return replace(run, records=records, metrics=(*together, *single))
+    main = [m for m in each if m.name in SHOWN and "reading" not in m.group and m.group["model"] in labels]
+    return replace(run, records=records, metrics=(*together, *map(by_checkpoint, main)))
 
 
 def place(metric: Metric, labels: Mapping[str, str]) -> tuple[str, str, frozenset[tuple[str, str]]]:

@@ -57,6 +57,10 @@ class LabSpec:
                 for seed in self.seeds:
                     yield Trial(label=named, recipe=change(recipe, {**swept, "seed": seed}), swept=swept)
 
+    def outline(self) -> RunSpec:
+        """The run before its checkpoints are there: they stand in it by name."""
+        return self.run_spec([Path(trial.name) for trial in self.trials()])
+
     def run_spec(self, adapters: Sequence[Path]) -> RunSpec:
         """The one run that evaluates the base and all checkpoints. Raises UsageError for a setting that is wrong."""
         return make_spec({**self.run, "model": self.base, "adapter": tuple(map(str, adapters))})
@@ -115,7 +119,9 @@ def check(spec: LabSpec) -> None:
         from harness.gate import load_policy
 
         load_policy(spec.policy)
-    spec.run_spec([])
+    asked = spec.outline()
+    if asked.skip_base and any(BASE in pair for pair in spec.gates):
+        raise UsageError("gate: the base is compared with, and run: skip_base leaves it out", hint="skip_base: false")
 
 
 def recipe_name(method: str) -> str:

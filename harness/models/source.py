@@ -78,12 +78,17 @@ def on_base(label: str, folder: Path, base: str, row: Checkpoint | None, options
     return replace(below, label=label, adapter=folder, row=row or below.row)
 
 
+def bundled() -> list[str]:
+    """The adapters that ship, by name."""
+    return sorted(path.name for path in BUNDLED.glob("*") if (path / "adapter_config.json").is_file())
+
+
 def find_adapter(reference: str, options: ModelOptions) -> tuple[str, Path]:
     """Label and folder of what `--adapter` names: a folder, a bundled adapter, a known LoRA checkpoint or a hub id.
 
     Raises UnknownName.
     """
-    if "/" not in reference and not Path(reference).is_dir() and (BUNDLED / reference).is_dir():
+    if reference in bundled() and not Path(reference).is_dir():
         return reference, BUNDLED / reference
     row = known(reference, options.checkpoints)
     if row is not None:
@@ -91,7 +96,7 @@ def find_adapter(reference: str, options: ModelOptions) -> tuple[str, Path]:
             raise UsageError(f"{row.id} is no adapter: it is {row.kind}", hint=f"--model {row.id}")
         return label_of(row.id), locate(row.source)
     if not Path(reference).expanduser().is_dir() and not HUB.fullmatch(reference):
-        names = [path.name for path in BUNDLED.glob("*") if path.is_dir()]
+        names = bundled()
         lora = [id for id, row in checkpoints(options.checkpoints).items() if row.kind == "lora"]
         hint = f"a folder, a hub id, or one of: {', '.join([*names, *lora])}"
         raise UnknownName("adapter", reference, [*names, *lora], hint=hint)

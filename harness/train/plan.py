@@ -18,6 +18,8 @@ GIB = 2**30
 TOKENS_PER_PAIR = 400  # a mean of instruction data, for sets that are not here; a run counts what it reads
 CHARACTERS_PER_TOKEN = 4.0  # English text, for tokenizers that are not here
 TEMPLATE_TOKENS = 30  # of a chat template around a pair
+CANDIDATE_TOKENS = 40  # half a suffix, the end of the prompt and the target: what a candidate does not share
+FORWARD = 2  # operations a weight and token
 UTILISATION = 0.4  # of a GPU's peak that packed training reaches; 0.3 to 0.5 is common
 PEAK = {"A100": 312e12, "H100": 989e12, "H200": 989e12}  # dense bf16 FLOP/s
 CPU_SPEED = 200.0  # tokens/s of SmolLM2-135M with LoRA on two cores, as benchmarks/trainer.py measures it
@@ -99,6 +101,7 @@ class Plan:
     activations: float
     hours: float
     speed: str  # what the hours rest on
+    searched: int = 0  # tokens that r2d2's suffix searches send through the model besides
 
     @property
     def memory(self) -> float:
@@ -118,7 +121,7 @@ def plan(recipe: Recipe, *, gpus: int | None = None, gpu: str = "H100") -> Plan:
     split = max(1, gpus) if recipe.shard else 1
     trained = shape.adapter(recipe.lora_r) if recipe.tune == "lora" else shape.parameters
     frozen = 2 if recipe.precision == "bf16" and recipe.tune == "lora" else 4
-    reading = read(recipe)
+    reading, searched = read(recipe), search_tokens(recipe)
     adapter = 4 * trained if recipe.tune == "lora" else 0
     # The CPU's speed was measured with LoRA and without recomputing: other settings cost more passes in proportion.
     rate = CPU_SPEED * 4 * SHAPES[embedded.NAME].active if gpus == 0 else gpus * PEAK[gpu] * UTILISATION
@@ -131,14 +134,24 @@ def plan(recipe: Recipe, *, gpus: int | None = None, gpu: str = "H100") -> Plan:
         gradients=4 * trained / split / GIB,
         optimizer=8 * trained / split / GIB,
         activations=activations(shape, recipe),
-        hours=passes(recipe) * shape.active * reading.tokens / rate / 3600,
+        hours=(passes(recipe) * reading.tokens + FORWARD * searched) * shape.active / rate / 3600,
+        searched=searched,
         speed=f"{gpus} x {gpu} at {UTILISATION:.0%} of their peak" if gpus else "two CPU cores at the measured speed",
     )
 
 
+def search_tokens(recipe: Recipe) -> int:
+    """Tokens of the suffix searches of r2d2: for each safety pair and GCG step, the candidates and one gradient."""
+    if recipe.method != "r2d2":
+        return 0
+    share = recipe.pairs / (recipe.pairs + recipe.helpful)
+    visits = methods.steps(recipe, recipe.pairs + recipe.helpful) * recipe.batch * share
+    return round(visits * recipe.suffix_steps * (recipe.suffix_width + 3) * CANDIDATE_TOKENS)
+
+
 def passes(recipe: Recipe) -> int:
     """Operations a weight and token: forward 2, backward 2 for activations, 2 for weights, 2 to recompute."""
-    return 4 + (2 if recipe.tune == "full" else 0) + (2 if recipe.checkpointing else 0)
+    return FORWARD + 2 + (2 if recipe.tune == "full" else 0) + (2 if recipe.checkpointing else 0)
 
 
 def read(recipe: Recipe) -> Reading:
@@ -262,6 +275,7 @@ def text(recipe: Recipe, found: Plan) -> str:
             f"  parameters   {found.parameters / 1e9:.2f} B, trained {found.trained / 1e6:.1f} M",
             f"  steps        {reading.steps} of {recipe.batch} pairs",
             f"  tokens       {reading.tokens / 1e6:.2f} M ({reading.source})",
+            *([f"  search       {found.searched / 1e6:.2f} M tokens, forward only"] if found.searched else []),
             f"  memory       {found.memory:.1f} GiB{' a GPU' if found.gpus else ''} = weights {found.weights:.1f}"
             f" + gradients {found.gradients:.1f} + optimizer {found.optimizer:.1f}"
             f" + activations {found.activations:.1f} + 1 for the libraries",

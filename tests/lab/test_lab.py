@@ -56,6 +56,7 @@ def test_the_examples_say_what_they_train() -> None:
         ("methods: [vanilla]\ngate: {pairs: [[vanilla]]}", "a baseline and a candidate"),
         ("methods: [vanilla]\ngate: {pairs: [[vanilla, vanilla]]}", "against itself"),
         ("methods: [vanilla]\ngate: {policy: /nowhere.yaml}", "can't be read"),
+        ("methods: [vanilla]\nrun: {skip_base: true}\ngate: {pairs: [[base, vanilla]]}", "skip_base leaves it out"),
         ("methods: vanilla", "must be a list"),
     ],
 )
@@ -84,7 +85,7 @@ def lab(tmp_path: Path) -> str:
 @pytest.fixture
 def stage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     """Training writes a manifest and no weights, models follow a script; every training is counted here."""
-    from harness import engine
+    from harness import engine, plan
     from harness.lab import lab as order
     from harness.lab import train as training
     from harness.models import weights
@@ -104,8 +105,8 @@ def stage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
         (out / "manifest.json").write_text(json.dumps(manifest))
         return trainer.Result(folder=out, manifest=manifest)
 
-    async def open_targets(spec: Any) -> list[Scripted]:
-        named = [("base", "comply"), *((Path(a).name, TRUTH[Path(a).name.split("-")[0]]) for a in spec.adapter)]
+    async def open_models(reference: str, options: Any, adapters: dict[str, Path]) -> list[Scripted]:
+        named = [("base", "comply"), *((name, TRUTH[name.split("-")[0]]) for name in adapters)]
         models = []
         for name, script in named:
             model = Scripted.parse(f"scripted:{script}")
@@ -114,7 +115,7 @@ def stage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
         return models
 
     monkeypatch.setattr(trainer, "train", train)
-    monkeypatch.setattr(engine, "open_targets", open_targets)
+    monkeypatch.setattr(plan, "open_models", open_models)
     monkeypatch.setattr(engine, "REPORTS", ())  # those of the run; the lab's own are what is read here
     monkeypatch.setattr(order, "REPORTS", ("markdown",))
     monkeypatch.setattr(training, "locate", lambda base: str(tmp_path))
@@ -218,6 +219,20 @@ def test_a_sweep_draws_the_trade_off(stage: list[str], lab: str, tmp_path: Path)
     assert "| 0.5 |" in summary
     assert "refused late" in summary
     assert done.exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [("attacks: [dirct]", "did you mean 'direct'"), ("judge: [ruls]", "did you mean 'rules'"),
+     ("behaviors: nowhere", "nowhere")],
+)  # fmt: skip
+def test_a_wrong_name_in_the_run_is_said_before_anything_is_trained(
+    stage: list[str], tmp_path: Path, setting: str, says: str
+) -> None:
+    text = f"methods: [vanilla]\nrun: {{{setting}, tasks: none}}\n"
+    with pytest.raises(HarnessError, match=says):
+        run_lab(read_spec(written(tmp_path, text)), tmp_path / "lab")
+    assert not stage
 
 
 def test_two_labs_do_not_share_a_folder_at_once(stage: list[str], lab: str, tmp_path: Path) -> None:

@@ -73,6 +73,10 @@ def test_a_real_lab_that_is_killed_in_training_goes_on_to_its_report(tmp_path: P
     assert {r.model for r in records} == {"smollm2-135m", "vanilla-s0", "derta-s0"}
     assert len(records) == 24
     assert not [r for r in records if r.error]
+    for name in ("summary.md", "report.html"):  # the run's own: base and adapters side by side
+        page = (run / name).read_text()
+        assert "vanilla-s0" in page
+        assert "derta-s0" in page
     assert told["run"]["models"]["derta-s0"]["adapter_sha"] == one["adapter_sha"]
 
     third = start(tmp_path)

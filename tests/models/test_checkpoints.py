@@ -78,3 +78,13 @@ def test_a_bad_row_is_said(tmp_path: Path, text: str, error: type[Exception], wh
 def test_a_file_that_is_not_there_is_said() -> None:
     with pytest.raises(UsageError, match="No such file"):
         checkpoints("/nowhere/rows.yaml")
+
+
+def test_an_adapter_is_labelled_by_its_folder_wherever_it_lies(tmp_path: Path) -> None:
+    from harness.models.options import ModelOptions
+    from harness.models.source import find_adapter
+
+    folder = tmp_path / "derta-s0"
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text("{}")
+    assert find_adapter(str(folder), ModelOptions()) == ("derta-s0", folder)  # absolute, as a lab names it

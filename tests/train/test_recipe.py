@@ -198,6 +198,16 @@ def test_a_recipe_of_the_embedded_base_is_timed_on_the_cpu() -> None:
     assert "min on the CPU" in text(recipe, found)
 
 
+def test_the_searches_of_r2d2_are_in_its_time() -> None:
+    """96 pairs of 96 + 32, 16 steps of 8: 96 visits * 2 GCG steps * (9 + 3) sequences * 40 tokens = 92,160."""
+    recipe = Recipe(method="r2d2", pairs=96, helpful=32, suffix_steps=2, suffix_width=9)
+    found, plain = plan(recipe), plan(replace(recipe, method="vanilla"))
+    assert found.searched == 92_160
+    assert found.hours > plain.hours
+    assert "search" in text(recipe, found)
+    assert "search" not in text(recipe, plain)
+
+
 def test_a_broken_set_is_said_in_the_dry_run_too(tmp_path: Any) -> None:
     (tmp_path / "rows.json").write_text("")
     with pytest.raises(DataError, match="is empty"):

@@ -1,0 +1,71 @@
+"""What a user sees who gives the trainer something it can't use: one line, one hint, exit 2, nothing written."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.cli import main
+
+TRIPLE = {"id": "t", "request": "q", "safe": "Sorry", "violating": "the coin is in the sleeve"}
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["harness", *arguments])
+    with pytest.raises(SystemExit) as left:
+        main()
+    return int(left.value.code or 0)
+
+
+def data(tmp_path: Path, triples: str, helpful: str = "") -> Path:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "triples.jsonl").write_text(triples)
+    (folder / "helpful.jsonl").write_text(helpful)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("triples", "says"),
+    [
+        ("", "triples.jsonl is empty"),
+        (json.dumps(TRIPLE) + "\n" + json.dumps(TRIPLE)[:30], "line 2 is not JSON (is the file cut short?)"),
+        (json.dumps({**TRIPLE, "violating": ""}) + "\n", "line 1: lacks violating"),
+    ],
+)
+@pytest.mark.parametrize("dry", [["--dry-run"], []])
+def test_an_empty_or_truncated_file_is_named_with_its_line(
+    triples: str, says: str, dry: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    out = tmp_path / "out"
+    assert call(monkeypatch, "train", "derta", "--data", str(data(tmp_path, triples)), "--out", str(out), *dry) == 2
+    assert says in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_a_recipe_of_the_paper_asks_for_its_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its own launch command names them with --data; without it the placeholder is all there is."""
+    assert call(monkeypatch, "train", "--recipe", "llama3-8b-derta", "--out", str(tmp_path / "out")) == 2
+    told = capsys.readouterr().err
+    assert "no training data at SET" in told
+    assert "--data" in told
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dry", [["--dry-run"], []])
+def test_a_tokenizer_without_a_one_token_refusal_word_is_named_before_a_step_is_made(
+    dry: list[str], tiny: Path, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    given = ["--base", str(tiny), "--data", str(toy), "--out", str(tmp_path / "out"), "--set", "refusal=Sorry I"]
+    assert call(monkeypatch, "train", "derta", *given, *dry) == 2
+    told = capsys.readouterr().err
+    assert "'Sorry I' is 2 tokens in this tokenizer" in told
+    assert "set `refusal`" in told
+    assert not (tmp_path / "out" / "manifest.json").exists()
