@@ -139,16 +139,16 @@ def state(records: Iterable[Record]) -> str:
 
 
 def budgets(records: Iterable[Record], unit: str) -> list[float]:
-    """Budgets to look at, 1-2-5 by powers of ten, from the cheapest attempt to the dearest behavior of any attack."""
+    """Budgets to look at, 1-2-5 by powers of ten, from the cheapest attempt to one step beyond the dearest behavior."""
     ways = [way for part in split(records, lambda r: r.attack).values() for way in paths(part, unit)]
     ends = [cost for way in ways for cost, _ in (way[0], way[-1]) if cost > 0]
     if not ends:
         return []
-    powers = range(math.floor(math.log10(min(ends))) - 1, math.ceil(math.log10(max(ends))) + 1)
+    powers = range(math.floor(math.log10(min(ends))) - 1, math.ceil(math.log10(max(ends))) + 2)
     steps = [float(f"{digit}e{power}") for power in powers for digit in GRID]
     first = max((s for s in steps if s <= min(ends)), default=steps[0])
-    last = min(s for s in steps if s >= max(ends))
-    return [s for s in steps if first <= s <= last]
+    enough = [s for s in steps if s >= max(ends)][1]
+    return [s for s in steps if first <= s <= enough]
 
 
 def reached(records: Iterable[Record], unit: str, at: Sequence[float], **group: str) -> list[tuple[float, Metric]]:

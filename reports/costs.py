@@ -24,7 +24,7 @@ def costs(numbers: Numbers) -> Section | None:
     figures, tables = [], [_spent(numbers), _success(numbers)]
     for unit in ("queries", "tokens"):
         grid = budgets((r for records in mine.values() for r in records), unit)
-        if len(grid) < 2:
+        if len(grid) < 3:
             continue
         curves = {m: _curves(numbers, mine[m], unit, grid) for m in numbers.models}
         figures += [_figure(numbers, m, unit, curves[m]) for m in numbers.models if curves[m]]
@@ -108,6 +108,7 @@ def _equal(
     numbers: Numbers, unit: str, grid: Sequence[float], curves: dict[str, dict[str, list[tuple[float, Metric]]]]
 ) -> Table:
     """The figure's numbers: ASR within each of a few budgets."""
+    grid = grid[:-1]  # the last one only gives the figure's lines room
     step = -(-len(grid) // COLUMNS)
     at = list(grid[::-step])[::-1]
     pairs = [(a, m) for a in numbers.attacks for m in numbers.models if a in curves[m]]

@@ -121,8 +121,8 @@ def test_records_of_an_older_program_cost_what_they_show() -> None:
 
 
 def test_budgets_run_in_steps_of_one_two_five_from_the_cheapest_to_the_dearest() -> None:
-    assert budgets(THREE, "queries") == [1, 2, 5, 10, 20, 50]
-    assert budgets([record("a", "refused", queries(3))], "queries") == [2, 5]
+    assert budgets(THREE, "queries") == [1, 2, 5, 10, 20, 50, 100]
+    assert budgets([record("a", "refused", queries(3))], "queries") == [2, 5, 10]
     assert budgets([], "queries") == []
 
 
