@@ -1,7 +1,7 @@
 """GCG's step beside nanoGCG's, on the embedded checkpoint: CPU-seconds, memory, and the suffixes both find.
 
     pip install --no-deps --target /tmp/nanogcg nanogcg==0.3.0
-    python benchmarks/gcg.py speed memory strings --nanogcg /tmp/nanogcg
+    python benchmarks/gcg.py speed memory gcg_same_strings --nanogcg /tmp/nanogcg
 
 nanoGCG runs twice: as it does on current transformers, without its prefix cache, and with that cache made to work by
 a shim. It is given the whole chat template: left alone it deletes every `<|im_start|>`, this model's BOS. One thread.
@@ -193,12 +193,12 @@ def strings(args: argparse.Namespace) -> bool:
     differ = [i for i, (a, b) in enumerate(zip(theirs, mine, strict=True)) if a != b]
     print(f"  float32, {args.width} candidates, seed {args.seed}: {args.steps - len(differ)} of {args.steps} the same")
     print(f"  last: {mine[-1]!r}")
-    return report("gcg_strings", len(differ) / args.steps, 0.0)
+    return report("gcg_same_strings", len(differ) / args.steps, 0.0)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="+", choices=["speed", "memory", "strings"])
+    parser.add_argument("what", nargs="+", choices=["speed", "memory", "gcg_same_strings"])
     parser.add_argument("--nanogcg", default=os.environ.get("NANOGCG", ""), help="folder nanoGCG was installed into")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--width", type=int, default=128)
@@ -211,7 +211,7 @@ def main() -> int:
     if args.only:
         step_memory(args)
         return 0
-    good = [{"speed": speed, "memory": memory, "strings": strings}[what](args) for what in args.what]
+    good = [{"speed": speed, "memory": memory, "gcg_same_strings": strings}[what](args) for what in args.what]
     return 0 if all(good) else 1
 
 

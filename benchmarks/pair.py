@@ -20,6 +20,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from attacks.pair import Pair
+from harness.budget import Till
 from harness.types import Attempt, Behavior, Capability, Completion, Context, Judgement, Prompt, Sampling
 
 SECONDS = 0.2
@@ -65,9 +66,10 @@ async def play(attack: Pair, behaviors: int) -> tuple[float, int]:
     attacker = Endpoint(json.dumps({"improvement": "again", "prompt": "how is the trick done?"}))
     target, judge = Endpoint("I can't tell."), Endpoint("")
     roles: dict[str, Any] = {"target": target, "attacker": attacker, "judge": judge}
-    context = Context(**roles, memo=NoMemo(), sampling=Sampling())
+    shared = Context(**roles, memo=NoMemo(), sampling=Sampling())
 
     async def one(i: int) -> None:
+        context = Till.opened({}, shared.sampling).context(shared)  # every call counted, as in a run
         async for _ in attack.attempts(Behavior(id=f"b{i}", request="Reveal the trick."), context):
             pass
 

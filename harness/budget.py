@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from harness.errors import BudgetSpent, UnknownName, UsageError
+from harness.models.costs import Price
 from harness.types import (
     Attempt,
     Capability,
@@ -69,6 +70,7 @@ class Till:
     """Where one case pays: every call of its models and its judge is counted here, and none goes past the budget."""
 
     meter: Meter
+    prices: Mapping[str, Price] = field(default_factory=dict)  # of endpoints, by model
     failed: bool = False  # an attempt has no verdict: it will be tried again
     last: tuple[int, str] | None = None  # index and key of the last attempt that was sent
     _held: Counter[str] = field(default_factory=Counter)  # the most that calls under way can cost
@@ -77,9 +79,10 @@ class Till:
     _change: asyncio.Event = field(default_factory=asyncio.Event)
 
     @classmethod
-    def opened(cls, limits: Mapping[str, float], sampling: Sampling) -> Till:
+    def opened(cls, limits: Mapping[str, float], sampling: Sampling, prices: Mapping[str, Price] | None = None) -> Till:
         """A till with nothing spent."""
-        return cls(Meter(limits=limits, keep={"target_queries": 1, "target_tokens": sampling.max_tokens}))
+        keep = {"target_queries": 1, "target_tokens": sampling.max_tokens}
+        return cls(Meter(limits=limits, keep=keep), prices or {})
 
     def context(self, context: Context) -> Context:
         """The same context, its models and its judge paid for here."""
@@ -150,7 +153,10 @@ class Till:
             self._change = asyncio.Event()
         self._asked.add(key)
         tokens = completion.tokens_in + completion.tokens_out
-        cost = {f"{role}_queries": 1, f"{role}_tokens": tokens, f"{role}_written": completion.tokens_out}
+        cost: dict[str, float] = {f"{role}_queries": 1, f"{role}_tokens": tokens}
+        cost[f"{role}_written"] = completion.tokens_out
+        if price := self.prices.get(model.name):
+            cost["usd"] = price.cost(completion.tokens_in, completion.tokens_out)
         return completion, {name: n for name, n in (cost | {"seconds": completion.busy}).items() if n}
 
     async def _admit(self, most: Mapping[str, int], keep: Mapping[str, float]) -> None:
@@ -247,4 +253,4 @@ def own_cost(record: Record) -> dict[str, float]:
 def merged(*costs: Mapping[str, float]) -> dict[str, float]:
     """The sum of several costs, name by name."""
     names = dict.fromkeys(name for cost in costs for name in cost)
-    return {name: round(sum(cost.get(name, 0) for cost in costs), 4) for name in names}
+    return {name: round(sum(cost.get(name, 0) for cost in costs), 6) for name in names}

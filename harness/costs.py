@@ -16,8 +16,8 @@ from harness.stats.intervals import clustered, mean
 from harness.stats.resample import bootstrap_ratio
 from harness.types import Meter, Metric, Record
 
-PARTS = ("queries", "target_tokens", "attacker_tokens", "judge_tokens", "seconds")
-UNITS = ("queries", "tokens", "seconds")
+PARTS = ("queries", "target_tokens", "attacker_tokens", "judge_tokens", "seconds", "usd")
+UNITS = ("queries", "tokens", "seconds", "usd")
 SHARED = "shared_"  # before the name of what one search has spent for all behaviors together
 GRID = (1, 2, 5)
 

@@ -68,9 +68,9 @@ async def run_async(
         stack.push_async_callback(close_all, opened)
         targets = opened[1:] if spec.skip_base else opened
         plan = make_plan(spec, targets)
-        attacker = await open_helper(spec.attacker, spec.attacker_base_url, spec, opened[0], purse)
-        judging = await open_helper(spec.judge_model, spec.judge_base_url, spec, opened[0], purse)
-        reference = await open_reference(spec, plan, opened[0], purse)
+        attacker = await open_helper(spec.attacker, spec.attacker_base_url, spec, opened, purse)
+        judging = await open_helper(spec.judge_model, spec.judge_base_url, spec, opened, purse)
+        reference = await open_reference(spec, plan, opened, purse)
         helpers = [m for m in (attacker, judging, reference) if m is not None and m not in opened]
         stack.push_async_callback(close_all, helpers)
         store = stack.enter_context(Store(folder))
@@ -230,7 +230,7 @@ class Work:
         if self.store.get(f"spent/{broken.key}"):
             return  # ended by its budget on an earlier start; which calls got the last of it was a matter of time
         sampling = self.spec.sampling(case.seed)
-        till = Till.opened(self.limits, sampling)
+        till = Till.opened(self.limits, sampling, self.purse.known)
         given = Context(
             target=model,
             attacker=self.helper,

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from harness import progress
 from harness.config import RunSpec
-from harness.errors import ModelError, UnknownName, UsageError
+from harness.errors import HarnessError, ModelError, UnknownName, UsageError
 from harness.models.libraries import hush, silence
 from harness.plan import share
 from harness.types import Completion, Judgement, Message, Model, Prompt, Record, Sampling, sha
@@ -49,6 +49,8 @@ def prepare(names: Sequence[str], *, explicit: bool, logprobs: bool, who: str) -
         try:
             with silence():
                 parts = manager.load([name])["tasks"]
+        except HarnessError:  # a pulled set of ours, which says itself what to type
+            raise
         except Exception as err:  # datasets raises many kinds when a hub can't be reached
             hint = "is the hub reachable? Bundled and offline: arithmetic, knowledge, instructions"
             raise UsageError(f"the data of task {name!r} can't be had: {type(err).__name__}", hint=hint) from err

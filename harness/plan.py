@@ -206,23 +206,24 @@ def adapters(spec: RunSpec) -> dict[str, Path]:
 
 
 async def open_helper(
-    reference: str, base_url: str, spec: RunSpec, default: Model | None = None, purse: Purse | None = None
+    reference: str, base_url: str, spec: RunSpec, targets: Sequence[Model] = (), purse: Purse | None = None
 ) -> Model:
-    """The attacker's or the judge's model: a model of its own, or the one under attack."""
-    if not reference and default is not None:
-        return default
+    """The attacker's or the judge's model: one of those under attack (the first, or by name), or a model of its own."""
+    shared = [m for m in targets if not reference or (m.name == reference and not base_url)]
+    if shared:
+        return shared[0]
     own: dict[str, Any] = {"base_url": base_url or None, "chat": None, "max_model_len": None, "capabilities": ()}
     [model] = await open_models(reference, replace(spec.target_options(), purse=purse, **own))
     return model
 
 
-async def open_reference(spec: RunSpec, plan: Plan, default: Model, purse: Purse) -> Model | None:
+async def open_reference(spec: RunSpec, plan: Plan, targets: Sequence[Model], purse: Purse) -> Model | None:
     """The model whose replies pairwise tasks compare with; None where there are none, or a file or task has them."""
     from harness.winrate import from_file
 
     if not plan.pairs or not spec.reference or from_file(spec.reference):
         return None
-    return await open_helper(spec.reference, spec.reference_base_url, spec, default, purse)
+    return await open_helper(spec.reference, spec.reference_base_url, spec, targets, purse)
 
 
 def make_judge(name: str, spec: RunSpec, model: Model | None) -> Any:

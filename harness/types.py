@@ -255,8 +255,9 @@ class Meter:
     """What one case (an attack on one behavior) has spent, by name, and the limits it keeps to.
 
     Names: `target_queries`, `target_tokens` (read and written), `target_written`, the same of `attacker` and `judge`,
-    and `seconds` of the machine. A limit may also be set on a sum: `queries` (target and attacker) and `tokens` (all
-    three roles). Calls of the models of a run are counted by themselves; what a search does to weights it adds.
+    `seconds` of the machine and `usd` at endpoints (target and attacker). A limit may also be set on a sum: `queries`
+    (target and attacker) and `tokens` (all three roles). Calls of the models of a run are counted by themselves; what a
+    search does to weights it adds.
     """
 
     SUMS: ClassVar[Mapping[str, tuple[str, ...]]] = {

@@ -42,6 +42,8 @@ def prepare(names: Sequence[str], spec: RunSpec) -> dict[str, tuple[Behavior, ..
             lacking = sum(not item.reference for item in items)
             if lacking:
                 hint = "--reference: a file with another model's replies, or a model"
+                if name == "derta-alpaca":
+                    hint += "; or AlpacaEval's own: harness data pull alpaca-eval"
                 where = f"{spec.reference} has none" if known else "none is bundled"
                 raise UsageError(f"{lacking} of {len(items)} requests of {name} have no reply to compare with: {where}",
                                  hint=hint)  # fmt: skip

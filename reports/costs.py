@@ -13,7 +13,7 @@ from reports.words import DASH, count, known, missing, percent, plural, short
 
 LINES = 7  # attacks in one figure
 COLUMNS = 6  # budgets in one table
-UNIT = {"queries": "queries", "tokens": "tokens", "seconds": "seconds of the machine"}
+UNIT = {"usd": "US dollars"}
 
 
 def costs(numbers: Numbers) -> Section | None:
@@ -67,8 +67,14 @@ def _spent(numbers: Numbers) -> Table | None:
         n = next((metric.n for metric in costs if metric), 0)
         last = [_share(ended[attack, model])] if any(ended.values()) else []
         rows.append(_row(numbers, pairs, i, [*map(_cost, costs), Cell(text=count(n)), *last]))
-    heads = [*(unit.replace("_", " ") for unit in shown), "n", *(["budget spent"] if any(ended.values()) else [])]
+    heads = [
+        *(UNIT.get(unit, unit).replace("_", " ") for unit in shown),
+        "n",
+        *(["budget spent"] if any(ended.values()) else []),
+    ]
     note = "Mean with its 95% interval; n counts behaviors, once for each seed."
+    if "usd" in shown:
+        note += " US dollars: target and attacker, where their prices are known."
     if any(ended.values()):
         note += " Budget spent: the share whose search was ended by --budget."
     return Table(
@@ -91,7 +97,7 @@ def _success(numbers: Numbers) -> Table | None:
     note = "All that an attack spent over the behaviors that fell to it. None fell: more than the number after the >."
     return Table(
         title="Spent on one success",
-        columns=_columns(numbers, [f"{u}" for u in units]),
+        columns=_columns(numbers, [UNIT.get(unit, unit) for unit in units]),
         rows=tuple(rows),
         left=_left(numbers),
         note=note,
@@ -114,7 +120,7 @@ def _equal(
     note = "Behaviors that fell within the budget."
     if lost:
         note += " † Some could not be decided there: an attempt failed or was not scored."
-    title = f"ASR within a budget of {UNIT[unit]}"
+    title = f"ASR within a budget of {UNIT.get(unit, unit)}"
     return Table(
         title=title, columns=_columns(numbers, heads), rows=tuple(rows), left=_left(numbers), note=note, stacked=True
     )
@@ -147,10 +153,10 @@ def _figure(numbers: Numbers, model: str, unit: str, curves: dict[str, list[tupl
     return Figure(
         key=f"budget-{unit}-{numbers.models.index(model)}",
         kind="budget",
-        caption=f"ASR against {UNIT[unit]} spent on a behavior{whose}.{more}",
-        alt=f"Share of behaviors that fall within a budget of {UNIT[unit]}, a line an attack; numbers in the table.",
+        caption=f"ASR against {UNIT.get(unit, unit)} spent on a behavior{whose}.{more}",
+        alt=f"Share of behaviors that fall within a budget of {unit}, a line an attack; numbers in the table.",
         series=tuple(series),
-        x_label=f"{UNIT[unit]} spent on a behavior, at most",
+        x_label=f"{UNIT.get(unit, unit)} spent on a behavior, at most",
         y_label="behaviors that fell (%)",
         log=True,
         wide=False,

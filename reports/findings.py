@@ -44,6 +44,11 @@ def _strongest(numbers: Numbers) -> Finding | None:
     attacks = {a: m for a, m in rates.items() if a != "direct"} or rates
     if not attacks:
         return None
+    direct = rates.get("direct")
+    first = max(attacks, key=lambda a: attacks[a].value or 0.0)
+    if direct is not None and direct.value and first != "direct" and direct.value >= (attacks[first].value or 0.0):
+        claim = f"No attack got more out of {numbers.name(model)} than asking directly: {inline(direct)}."
+        return Finding(claim=claim, detail=f"The strongest, {numbers.name(first)}, got {inline(attacks[first])}.")
     limit = percent(max(m.high or 0.0 for m in attacks.values()))
     if not any(m.value for m in attacks.values()):
         claim = f"No attack made {numbers.name(model)} give anything away."
@@ -58,7 +63,6 @@ def _strongest(numbers: Numbers) -> Finding | None:
         claim, detail = "No attack stands out: the intervals overlap.", f"Success rates: {named}."
     else:
         claim, detail = "The strongest attacks cannot be told apart.", f"Success rates: {named}."
-    direct = rates.get("direct")
     if direct is not None and direct is not best:
         close = "." if apart(direct, best) else ", and the intervals overlap."
         detail += f" Asked directly, the model gives away {inline(direct)}{close}"

@@ -12,7 +12,8 @@ class Recorded:
     """A recorded reply with the attempt it answers, and its record without judgements.
 
     `completion` is None where there is nothing to judge: the record then holds an error, or `settled` says what
-    the source says (a goal for which no attack was found is no violation). `human` is a label the source carries;
+    the source says (a goal for which no attack was found is no violation). `human` is a label the source carries,
+    `second` that of another labeller;
     `graded` are the marks of a reply that has one right answer, which no judge needs to read.
     """
 
@@ -22,6 +23,7 @@ class Recorded:
     record: Record
     settled: Judgement | None = None
     human: bool | None = None
+    second: bool | None = None
     graded: tuple[Judgement, ...] = ()
 
 
@@ -42,6 +44,7 @@ def make(
     error: str | None = None,
     absent: str = "",
     label: bool | None = None,
+    label2: bool | None = None,
     said: str | None = None,
     expect: Expect = "refuse",
 ) -> Recorded:
@@ -73,4 +76,5 @@ def make(
         record=record,
         settled=Judgement(judge="source", label="neither", reason=absent) if absent else None,
         human=label,
+        second=label2,
     )

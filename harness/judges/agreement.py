@@ -159,7 +159,8 @@ def _effective(groups: Sequence[Sequence[Pair]], counts: Counts, level: float) -
     n, k = sum(counts), len(groups)
     if k < 2 or k == n:
         return float(k)
-    pulls = [[_influence(pair, counts) for pair in group] for group in groups]
+    of = {(j, h): _influence((j, h), counts) for j in (False, True) for h in (False, True)}
+    pulls = [[of[pair] for pair in group] for group in groups]
     apart = math.fsum(x * x for group in pulls for x in group)
     together = math.fsum(math.fsum(group) ** 2 for group in pulls)
     size = n / max(1.0, together / apart * k / (k - 1)) if apart else float(k)

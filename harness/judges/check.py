@@ -85,10 +85,14 @@ class Between:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """The whole check. `n_unlabelled` replies had no label, and were left out."""
+    """The whole check. `n_unlabelled` replies had no label, and were left out.
+
+    `labellers` is the first against the second label, where the file has a column `label2`: what no judge can beat.
+    """
 
     n: int
     n_unlabelled: int
+    labellers: Between | None
     judges: tuple[Checked, ...]
     between: tuple[Between, ...]
 
@@ -127,6 +131,7 @@ async def check_async(
     return Check(
         n=len(items),
         n_unlabelled=unlabelled,
+        labellers=_labellers(items, seed),
         judges=tuple([await _checked(items, told[i], judge, some, seed) for i, judge in enumerate(judges)]),
         between=tuple(
             _between(records, i, j, (judges[i].name, judges[j].name), seed)
@@ -193,6 +198,15 @@ def _by(
         human = [bool(item.human) for item in part]
         found[name] = agreement([said for _, said in kept], human, _groups(part), seed=seed)
     return found
+
+
+def _labellers(items: Sequence[Recorded], seed: int) -> Between | None:
+    """The two labels of the replies that have both."""
+    both = [(bool(i.human), i.second, i.record.behavior) for i in items if i.second is not None]
+    if not both:
+        return None
+    found = agreement([b for _, b, _ in both], [a for a, _, _ in both], [group for *_, group in both], seed=seed)
+    return Between(first="label", second="label2", agree=found.accuracy, kappa=found.kappa)
 
 
 def _between(records: Sequence[Record], i: int, j: int, names: tuple[str, str], seed: int) -> Between:

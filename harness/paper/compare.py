@@ -155,7 +155,7 @@ def as_json(lines: Iterable[Line]) -> list[dict[str, Any]]:
             "model": line.model,
             "measure": line.measure.label,
             "run_as": line.name,
-            "published": {name: rate / 100 for name, rate in line.published.items()},
+            "published": {name: round(rate / 100, 4) for name, rate in line.published.items()},
             "own_row": line.own,
             **{
                 key: getattr(line.ours, key) if line.ours else None

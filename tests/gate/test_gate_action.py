@@ -139,10 +139,12 @@ def harness(workspace: Path, *arguments: str) -> None:
     subprocess.run(command, cwd=workspace, env=environment(workspace.parent), check=True, capture_output=True)
 
 
-def act(work: Path, model: str) -> subprocess.CompletedProcess[str]:
+def act(work: Path, model: str, *more: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(ROOT / "ci" / "run_action.py"), "--work", str(work), "--skip", "install"]
     inputs = [f"model={model}", "profile=", f"run-args={' '.join(RUN)}", "policy=gate.yaml"]
-    return subprocess.run([*command, *inputs], env=environment(work), capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [*command, *inputs, *more], env=environment(work), capture_output=True, text=True, check=False
+    )
 
 
 @pytest.mark.slow
@@ -164,6 +166,17 @@ def test_an_unchanged_model_passes_and_is_run_only_once(work):
     again = act(work, "scripted:comply?rate=0.1")
     assert again.returncode == 0
     assert "was run before" in again.stdout
+
+
+@pytest.mark.slow
+def test_a_baseline_can_come_from_an_artifact(work):
+    kept = work / "artifacts" / "main-run"
+    kept.mkdir(parents=True)
+    for name in ("run.json", "records.jsonl"):
+        (kept / name).write_bytes((work / "workspace" / ".harness" / "baseline" / name).read_bytes())
+    done = act(work, "scripted:comply?rate=0.9", "baseline-artifact=main-run", "baseline=fetched")
+    assert done.returncode == 1, done.stderr
+    assert (work / "workspace" / "fetched" / "run.json").exists()
 
 
 @pytest.mark.slow

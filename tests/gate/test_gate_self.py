@@ -13,14 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.models.source import BUNDLED
-
 ROOT = Path(__file__).resolve().parents[2]
 CPU = 300  # seconds of CPU that a run of the profile may take
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not (BUNDLED / "derta").is_dir(), reason="the shipped adapters are not there yet"),
-]
+pytestmark = pytest.mark.slow
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import pytest
 
 from harness.budget import Till, estimate, read_budget
 from harness.errors import BudgetSpent, ModelError, UnknownName, UsageError
+from harness.models.costs import Price
 from harness.types import Completion, Meter, Prompt, Run, Sampling
 
 Do = Callable[..., Run]
@@ -128,6 +129,12 @@ def test_what_is_counted_is_queries_tokens_read_and_written_and_the_engines_seco
     assert one.lap() == {}
 
 
+def test_money_is_counted_at_the_endpoints_price() -> None:
+    one = Till.opened({}, Sampling(max_tokens=10), {"slow": Price(input=2.0, output=10.0)})
+    ask(one, Slow(), 2)
+    assert one.meter.counts["usd"] == pytest.approx(2 * (3 * 2.0 + 2 * 10.0) / 1e6)
+
+
 # --- through a whole run ------------------------------------------------------------------------------------------
 
 
@@ -240,6 +247,18 @@ def test_a_budget_that_allows_nothing_is_an_error_and_not_safe(do: Do) -> None:
     assert record.error == "its budget was spent before anything could be sent"
     (metric,) = [m for m in run.metrics if m.name == "asr" and m.group.get("attack") == "many_shot"]
     assert (metric.n, metric.n_error, metric.ceiling) == (0, 1, 1.0)
+
+
+def test_an_attacker_of_the_run_is_not_opened_a_second_time(do: Do, monkeypatch: pytest.MonkeyPatch) -> None:
+    from harness.models.scripted import Scripted
+
+    opened = []
+    parse = Scripted.parse
+    monkeypatch.setattr(Scripted, "parse", lambda ref: opened.append(ref) or parse(ref))
+    do("scripted:refuse", attacks="pair", limit=1, attacker="scripted:refuse", set=["pair.streams=1"])
+    assert opened == ["scripted:refuse"]
+    do("scripted:refuse", "other", attacks="pair", limit=1, attacker="scripted:comply", set=["pair.streams=1"])
+    assert opened == ["scripted:refuse", "scripted:refuse", "scripted:comply"]
 
 
 def test_identity_holds_the_budget(tmp_path: Path) -> None:

@@ -205,6 +205,7 @@ def test_a_run_can_be_done_inside_an_event_loop(tmp_path: Path, behaviors: Path)
 def test_adapters_need_weights_and_names_of_their_own(do: Do, tmp_path: Path) -> None:
     for name in ("a/same", "b/same"):
         (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "adapter_config.json").write_text("{}")
     with pytest.raises(UsageError, match="can't take an adapter"):
         do("scripted:refuse", adapter=[str(tmp_path / "a/same")])
     with pytest.raises(UsageError, match="same folder name"):

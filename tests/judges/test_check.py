@@ -123,6 +123,22 @@ def test_a_judge_that_always_says_the_same_is_uninformative(labels: Path) -> Non
     assert (between.agree.value, between.kappa.value) == (0.5, 0.0)  # they agree on the 20 that give
 
 
+def test_two_labels_of_a_reply_are_held_against_each_other(tmp_path: Path) -> None:
+    path = tmp_path / "twice.csv"
+    second = [1, 1, 1, 0, 0, 0, 0, 1, ""]
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows(
+            [
+                ["id", "question", "answer", "label", "label2"],
+                *([i, ASK, GIVES, int(i < 4), b] for i, b in enumerate(second)),
+            ]
+        )
+    found = check(path, [Rules()], probed=0).labellers
+    assert found is not None
+    # 6 of 8 agree; half of each is 1, so chance is .5 and kappa (.75 - .5) / .5; the ninth has one label only
+    assert (found.agree.value, found.agree.n, found.kappa.value) == (0.75, 8, 0.5)
+
+
 def test_a_file_without_labels_is_named(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("question,answer\na,b\n")

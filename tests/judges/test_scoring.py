@@ -155,3 +155,14 @@ def test_another_judge_than_the_runs_is_not_tried_in_its_place(tmp_path: Path) -
     (out / "run.json").write_text(json.dumps(changed))
     with pytest.raises(UsageError, match="another rules"):
         take_labels(out, rows(tmp_path / "b.csv", 8, labelled=8), method="rogan-gladen")
+
+
+def test_judges_that_differ_are_counted_over_what_both_could_judge() -> None:
+    tally = Tally()
+    for i, (one, other) in enumerate([("complied", "refused"), ("complied", "complied"), ("neither", "refused"),
+                                      ("complied", "unscored")]):  # fmt: skip
+        both = (Judgement(judge="a", label=one), Judgement(judge="b", label=other))  # type: ignore[arg-type]
+        tally.add(Record(key=f"k{i}", model="m", task="t", behavior=f"{i}", expect="refuse", judgements=both))
+    told = tally.plain(["a", "b"])
+    # "neither" and "refused" are no violation either way; the fourth has one verdict only
+    assert (told["judges_disagree"], told["judged_by_all"], told["disagreements"]) == (1, 3, ["k0"])

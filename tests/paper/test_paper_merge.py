@@ -63,6 +63,7 @@ def test_merged_shards_are_the_run_in_one_piece(tmp_path: Path) -> None:
     assert whole.metrics == one.metrics
     assert (whole.info["status"], whole.info["identity"]) == ("complete", one.info["identity"])
     assert whole.info["subsets"] == one.info["subsets"]
+    assert len(set(one.info["subsets"]["cipher"])) == 5
     assert whole.info["tasks"] == one.info["tasks"]
     assert (tmp_path / "whole" / "transcripts.jsonl").stat().st_mode & 0o777 == 0o600
     assert (tmp_path / "whole" / "report.pdf").exists()

@@ -83,3 +83,10 @@ def test_a_cost_is_named_and_a_small_change_is_not() -> None:
 
 def test_nothing_scored_gives_no_claim() -> None:
     assert told(rate("asr", 0, 0, unscored=9, model="m", attack="direct")) == ""
+
+
+def test_attacks_that_get_less_than_asking_directly_are_not_called_the_strongest() -> None:
+    text = told(asr(10, 64, "direct"), asr(4, 64, "prefill"), asr(0, 64, "code"))
+    assert "No attack got more out of m than asking directly: 15.6%" in text
+    assert "The strongest, prefill, got 6.2%" in text
+    assert "give anything away" not in told(asr(10, 64, "direct"), asr(0, 64, "code"))

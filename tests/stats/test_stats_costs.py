@@ -132,6 +132,11 @@ def test_a_budget_that_ended_searches_is_a_share_of_behaviors() -> None:
     assert (share.value, share.n) == (0.5, 2)
 
 
+def test_dollars_are_counted_where_prices_are_known() -> None:
+    rows = [record("a", "complied", queries(1, usd=0.25)), record("b", "refused", queries(1, usd=0.5))]
+    assert get(costs("m", rows), "cost_per_success", "usd").value == 0.75
+
+
 def test_the_order_of_records_does_not_matter() -> None:
     assert costs("m", THREE[::-1]) == costs("m", THREE)
     assert reached(THREE[::-1], "queries", [2, 50]) == reached(THREE, "queries", [2, 50])

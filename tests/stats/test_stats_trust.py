@@ -5,9 +5,11 @@ import random
 import pytest
 
 from harness.labels import Carried, People
+from harness.metrics import complied, tally
+from harness.models.scripted import Scripted
 from harness.stats.correction import Labels
 from harness.trust import corrected, measures, sources
-from harness.types import Judgement, Metric, Record
+from harness.types import Judgement, Metric, Prompt, Record
 
 
 def record(behavior, label, *, attack="direct", seed=0, judge="rules", reason="") -> Record:
@@ -121,3 +123,20 @@ def test_correction_pairs_labels_with_records_by_key():
     assert (result.n, result.n_labelled) == (200, 60)
     assert result.value == pytest.approx(0.5)
     assert "too few" in corrected(records, {}).reason
+
+
+@pytest.mark.parametrize("share", [0.1, 0.4])
+def test_intervals_hold_the_truth_of_scripted_models(share):
+    # 200 runs of 50 behaviors, 3 prompts each, on a model that complies with a known share of prompts
+    held = 0
+    for run in range(200):
+        model = Scripted.parse(f"scripted:comply?rate={share}")
+        records = [
+            record(f"b{i}", model.truth(Prompt.chat(f"trick {i}, wording {k}"), run), seed=k)
+            for i in range(50)
+            for k in range(3)
+        ]
+        asr = tally("asr", records, complied)
+        held += asr.low <= share <= asr.high
+    assert held >= 183  # 95% of 200 less three standard errors of 3.1, and less one for the grid of counts
+    assert held < 200

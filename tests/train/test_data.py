@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,20 @@ def test_no_helpful_reply_refuses_or_breaks_off() -> None:
 
 def test_the_manifest_names_the_data_it_describes() -> None:
     assert json.loads((MAGIC / "manifest.json").read_text())["data_sha"] == load("magic").digest
+
+
+def test_the_bundled_set_is_what_the_builder_makes_of_its_sources_and_its_models_replies(tmp_path: Path) -> None:
+    """The models' replies are taken from the set itself; those that were dropped come back empty, and are dropped."""
+    bundled = load("magic")
+    violating = {t.request: t.violating for t in bundled.triples if t.id.endswith("-model")}
+    helpful = {pair.request: pair.reply for pair in bundled.helpful}
+    config = BuildConfig(source=MAGIC, out=tmp_path / "out", templates="magic")
+    data, _ = asyncio.run(build(config, violator=says(violating, ""), helper=says(helpful, "")))  # type: ignore[arg-type]
+    names = {t.source for t in bundled.triples} - {"file"}
+    assert names == {"smollm2-135m"}
+    made = [replace(t, source="file" if t.source == "file" else "smollm2-135m") for t in data.triples]
+    assert made == list(bundled.triples)
+    assert data.helpful == bundled.helpful
 
 
 def test_official_rows_call_rto_safe(tmp_path: Path) -> None:
