@@ -116,6 +116,20 @@ def test_the_card_says_what_to_type_to_make_it_again() -> None:
     assert command(Recipe(name="mine")) == "harness train --recipe mine.yaml"
 
 
+@pytest.mark.parametrize("name", ["vanilla", "derta"])
+def test_the_adapters_that_ship_are_what_their_recipes_make(name: str) -> None:
+    """Fails when a recipe or the data changed and `make adapters` was not run."""
+    from harness.models.source import BUNDLED
+    from harness.train.data import load
+    from harness.train.trainer import made_by, read_manifest
+
+    manifest, recipe = read_manifest(BUNDLED / name), find(f"smollm2-{name}")
+    assert manifest is not None
+    assert made_by(manifest, recipe, load(recipe.data).digest, manifest["base_sha"])
+    assert (BUNDLED / name / "README.md").read_text().count("process(es)") == 1
+    assert sum(path.stat().st_size for path in (BUNDLED / name).iterdir()) < 12 * 2**20
+
+
 def test_every_setting_has_its_help() -> None:
     assert all(f.metadata.get("help") for f in fields(Recipe))
 
