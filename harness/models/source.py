@@ -83,20 +83,20 @@ def find_adapter(reference: str, options: ModelOptions) -> tuple[str, Path]:
 
     Raises UnknownName.
     """
-    if "/" not in reference and not Path(reference).is_dir() and (BUNDLED / reference).is_dir():
-        return reference, BUNDLED / reference
+    for folder in (Path(reference).expanduser(), BUNDLED / reference):
+        if folder.is_dir():
+            return folder.name, folder
     row = known(reference, options.checkpoints)
     if row is not None:
         if row.kind != "lora":
             raise UsageError(f"{row.id} is no adapter: it is {row.kind}", hint=f"--model {row.id}")
         return label_of(row.id), locate(row.source)
-    if not Path(reference).expanduser().is_dir() and not HUB.fullmatch(reference):
+    if not HUB.fullmatch(reference):
         names = [path.name for path in BUNDLED.glob("*") if path.is_dir()]
         lora = [id for id, row in checkpoints(options.checkpoints).items() if row.kind == "lora"]
         hint = f"a folder, a hub id, or one of: {', '.join([*names, *lora])}"
         raise UnknownName("adapter", reference, [*names, *lora], hint=hint)
-    folder = locate(reference)
-    return label_of(reference), folder
+    return label_of(reference), locate(reference)
 
 
 def label_of(reference: str) -> str:
