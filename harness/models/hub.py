@@ -10,8 +10,10 @@ import urllib.error
 import urllib.request
 import zipfile
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
+from harness import progress
 from harness.errors import DataError
 from harness.models import embedded
 from harness.models.libraries import hush
@@ -32,8 +34,8 @@ def from_hub(repo: str, *, file: str = "") -> Path:
     name, _, revision = repo.partition("@")
     try:
         if file:
-            return Path(hf_hub_download(name, file, revision=revision or None))
-        return Path(snapshot_download(name, revision=revision or None, ignore_patterns=LEFT_OUT))
+            return Path(hf_hub_download(name, file, revision=revision or None, tqdm_class=shown()))
+        return Path(snapshot_download(name, revision=revision or None, ignore_patterns=LEFT_OUT, tqdm_class=shown()))
     except errors.GatedRepoError as err:
         hint = "ask for access on its page; then type the same command again"
         if not get_token():
@@ -56,6 +58,20 @@ def from_hub(repo: str, *, file: str = "") -> Path:
         raise DataError(f"the hub answers {code} when asked for {name}", hint="try again later") from err
     except OSError as err:
         raise offline(name) from err
+
+
+def shown() -> Any:
+    """A bar for the hub's client, whose own ones are kept quiet with the rest of its log: 140 GB take a while."""
+    from tqdm import tqdm
+
+    class Shown(tqdm):  # type: ignore[type-arg]
+        """tqdm on standard error, or nowhere with `--quiet`."""
+
+        def __init__(self, *args: Any, **settings: Any) -> None:
+            settings.pop("name", None)  # the client's own classes take it
+            super().__init__(*args, **{**settings, "disable": progress.quiet})
+
+    return Shown
 
 
 def offline(name: str) -> DataError:

@@ -167,9 +167,10 @@ class OpenAI:
             "model": self.served,
             "max_tokens": sampling.max_tokens,
             "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
             "seed": sampling.seed,
         }
+        if sampling.top_p < 1:  # some models refuse it beside a temperature
+            body["top_p"] = sampling.top_p
         if sampling.stop:
             body["stop"] = list(sampling.stop)
         if sampling.logprobs:

@@ -100,8 +100,7 @@ def find_adapter(reference: str, options: ModelOptions) -> tuple[str, Path]:
         lora = [id for id, row in checkpoints(options.checkpoints).items() if row.kind == "lora"]
         hint = f"a folder, a hub id, or one of: {', '.join([*names, *lora])}"
         raise UnknownName("adapter", reference, [*names, *lora], hint=hint)
-    folder = locate(reference)
-    return label_of(reference), folder
+    return label_of(reference), locate(reference)
 
 
 def label_of(reference: str) -> str:

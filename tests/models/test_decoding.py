@@ -19,9 +19,9 @@ FAMILIES = ["llama", "qwen2", "mistral", "gemma2"]
 PROMPTS = [[5], [7, 8, 9, 10, 11, 12], [40, 41, 42], list(range(60, 90))]
 
 
-def decoder(family: str = "llama", ends: Sequence[int] = ()) -> Decoder:
+def decoder(family: str = "llama", ends: Sequence[int] = (), **more: Any) -> Decoder:
     tok = tokenizer()
-    return Decoder(module=model(family), decode=lambda ids: str(tok.decode(ids)), ends=frozenset(ends))
+    return Decoder(module=model(family, **more), decode=lambda ids: str(tok.decode(ids)), ends=frozenset(ends))
 
 
 def rows(**settings: Any) -> list[Row]:
@@ -45,6 +45,13 @@ def test_a_padded_batch_writes_what_greedy_search_by_hand_does(family: str) -> N
     engine.write(batch)
     assert [row.out for row in batch] == [by_hand(engine.module, ids, 12) for ids in PROMPTS]
     assert not any(row.stopped for row in batch)
+
+
+@pytest.mark.parametrize("family", ["mistral", "gemma2"])
+def test_a_window_shorter_than_the_prompt_changes_nothing_about_that(family: str) -> None:
+    engine, batch = decoder(family, sliding_window=8), rows()
+    engine.write(batch)
+    assert [row.out for row in batch] == [by_hand(engine.module, ids, 12) for ids in PROMPTS]
 
 
 def test_rows_end_at_their_own_limit_and_their_own_end() -> None:

@@ -6,6 +6,9 @@ from typing import Any
 
 import pytest
 
+from harness.config import make_spec
+from harness.engine import run
+from harness.models import embedded
 from harness.models.hf import Transformers
 from harness.models.open import open_models
 from harness.models.options import ModelOptions
@@ -17,12 +20,12 @@ pytest.importorskip("bitsandbytes", reason="pip install bitsandbytes")
 SIZES = {"hidden_size": 128, "intermediate_size": 128}
 
 
-def quantised(folder: Path, bits: int) -> Path:
-    """The tiny model in 4 or 8 bit, saved as a user's checkpoint is."""
+def quantised(folder: Path, bits: int, plain: Path | None = None) -> Path:
+    """A model (the tiny one, where none is named) in 4 or 8 bit, saved as a user's checkpoint is."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
-    plain = checkpoint(folder / "plain", **SIZES)
+    plain = plain or checkpoint(folder / "plain", **SIZES)
     how: dict[str, Any] = {"load_in_4bit": True} if bits == 4 else {"load_in_8bit": True}
     made = AutoModelForCausalLM.from_pretrained(
         plain, quantization_config=BitsAndBytesConfig(**how), device_map="cpu", dtype=torch.float32
@@ -53,6 +56,21 @@ def test_a_quantised_checkpoint_runs_in_transformers_and_says_so(bits: int, tmp_
         await one.close()
 
     asyncio.run(go())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bits", [4, 8])
+def test_the_embedded_model_quantised_runs_end_to_end_through_a_row(bits: int, tmp_path: Path) -> None:
+    at = quantised(tmp_path, bits, embedded.ensure())
+    (tmp_path / "rows.yaml").write_text(f"toys/q: {{kind: bnb-{bits}bit, at: {at.name}}}\n")
+    given = {"model": "toys/q", "checkpoints": str(tmp_path / "rows.yaml"), "attacks": "direct,prefill,completion"}
+    given |= {"limit": 1, "max_tokens": 8, "tasks": "knowledge", "task_limit": 1}
+    done = run(make_spec({**given, "set": ["prefill.depths=5"]}), tmp_path / "run")
+    assert (done.info["status"], len(done.records)) == ("complete", 5)
+    assert not [r.error for r in done.records if r.error]
+    told = done.info["models"]["q"]
+    assert (told["kind"], told["parameters"]) == ("transformers", 134_515_008)
+    assert any("vllm-bnb-plugin" in note for note in done.info["notes"])
 
 
 def test_an_adapter_goes_on_a_quantised_base(tmp_path: Path) -> None:
