@@ -153,7 +153,11 @@ def kappa_rate(groups: Sequence[Sequence[Pair]], *, seed: int = 0, level: float 
 
 
 def _effective(groups: Sequence[Sequence[Pair]], counts: Counts, level: float) -> float:
-    """How many independent replies would tell as much about kappa: by the spread of its influence over groups."""
+    """How many independent replies would tell as much about kappa: by the spread of its influence over groups.
+
+    Where few groups hold the rarer label that spread looks too small as often as not, so it is averaged with one more
+    such group, wholly dependent (as `intervals.effective_size` does).
+    """
     from scipy.stats import t
 
     n, k = sum(counts), len(groups)
@@ -163,8 +167,10 @@ def _effective(groups: Sequence[Sequence[Pair]], counts: Counts, level: float) -
     pulls = [[of[pair] for pair in group] for group in groups]
     apart = math.fsum(x * x for group in pulls for x in group)
     together = math.fsum(math.fsum(group) ** 2 for group in pulls)
-    size = n / max(1.0, together / apart * k / (k - 1)) if apart else float(k)
-    return size * (normal_quantile(level) / float(t.ppf((1 + level) / 2, k - 1))) ** 2
+    rarer = min(sum(any(h is kind for _, h in group) for group in groups) for kind in (True, False))
+    dependent = sum(len(group) ** 2 for group in groups) / n
+    effect = (rarer * max(1.0, together / apart * k / (k - 1)) + dependent) / (rarer + 1) if apart else n / k
+    return n / effect * (normal_quantile(level) / float(t.ppf((1 + level) / 2, k - 1))) ** 2
 
 
 def _influence(pair: Pair, counts: Counts) -> float:
