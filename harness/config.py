@@ -187,7 +187,8 @@ def convert(kind: Any, value: Any, name: str) -> Any:
         return None if value in (None, "none", "") else convert(inner, value, name)
     if origin is tuple:
         if isinstance(value, str):
-            value = [] if value.strip() in ("", "none") else value.split(",")
+            value = value.split(",") if value.strip() else []
+        value = [] if [str(v).strip() for v in value] == ["none"] else value
         item = typing.get_args(kind)[0]
         return tuple(convert(item, v.strip() if isinstance(v, str) else v, name) for v in value)
     if kind is bool:

@@ -29,6 +29,7 @@ class Row:
     out: list[int] = field(default_factory=list)
     logprobs: list[Mapping[str, float]] = field(default_factory=list)
     stopped: bool = False  # by an end token or a stop word, rather than by its limit
+    busy: float = 0.0  # seconds: its share of the batches it was in
     generator: Any = None
 
 

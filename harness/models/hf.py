@@ -158,8 +158,11 @@ class Worker:
         import torch
 
         self.sizes.append(len(batch))
+        began = time.perf_counter()
         try:
-            for request, result in zip(batch, self._answers([r.row for r in batch], batch[0].adapter), strict=True):
+            results = self._answers([r.row for r in batch], batch[0].adapter)
+            for request, result in zip(batch, results, strict=True):
+                request.row.busy += (time.perf_counter() - began) / len(batch)
                 request.answer(result)
         except torch.OutOfMemoryError:
             torch.cuda.empty_cache()
@@ -251,6 +254,7 @@ class Transformers:
             tokens_in=len(ids),
             tokens_out=len(row.out),
             seconds=time.perf_counter() - began,
+            busy=round(row.busy, 4),
             token_ends=tokens.ends(row.out, text),
             logprobs=tuple(row.logprobs),
         )

@@ -203,6 +203,28 @@ def test_a_batch_that_runs_out_of_memory_is_split_and_done(tmp_path: Path, monke
     asyncio.run(go())
 
 
+def test_the_engines_time_is_shared_out_among_those_in_a_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import time
+
+    [one] = opened(tmp_path)
+    real, spans = Worker._answers, []
+
+    def timed(worker: Worker, rows: Sequence[Row], adapter: str) -> Any:
+        began = time.perf_counter()
+        found = real(worker, rows, adapter)
+        spans.append(time.perf_counter() - began)
+        return found
+
+    async def go() -> float:
+        monkeypatch.setattr(Worker, "_answers", timed)
+        told = await asyncio.gather(*[one.generate(Prompt(text=f"r {i}"), Sampling(max_tokens=5)) for i in range(5)])
+        await one.close()
+        assert all(c.busy > 0 for c in told)
+        return sum(c.busy for c in told)
+
+    assert asyncio.run(go()) == pytest.approx(sum(spans), rel=0.1, abs=0.01)
+
+
 def test_what_breaks_in_the_thread_is_heard_and_the_thread_lives_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
