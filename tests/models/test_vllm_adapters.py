@@ -10,8 +10,8 @@ import pytest
 from harness.models.adapters import read_adapter
 from harness.models.open import open_models
 from harness.models.options import ModelOptions
+from harness.models.source import BUNDLED
 from harness.models.vllm import lora_settings
-from harness.plan import BUNDLED
 from harness.types import Prompt, Sampling
 
 ADAPTERS = {name: BUNDLED / name for name in ("vanilla", "derta")}
