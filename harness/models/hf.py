@@ -21,7 +21,15 @@ from harness.errors import ModelError
 from harness.models.decoding import Decoder, Row
 from harness.models.options import ModelOptions
 from harness.models.tokens import Tokens
-from harness.models.weights import dressed, fingerprint, load_module, load_tokenizer, load_weights, with_adapters
+from harness.models.weights import (
+    dressed,
+    fingerprint,
+    load_module,
+    load_tokenizer,
+    load_weights,
+    parameters,
+    with_adapters,
+)
 from harness.progress import step
 from harness.types import Capability, Completion, Prompt, Sampling
 
@@ -217,7 +225,7 @@ class Transformers:
             "kind": "transformers",
             "engine": f"transformers {transformers.__version__}",
             "checkpoint_sha": fingerprint(self.worker.path),
-            "parameters": int(self.worker.module.num_parameters()),
+            "parameters": parameters(self.worker.path) or int(self.worker.module.num_parameters()),
             "adapter_sha": fingerprint(adapter) if adapter else "",
             "dtype": str(self.worker.module.dtype).removeprefix("torch."),
             **self.worker.tokens.describe(),
@@ -236,7 +244,7 @@ class Transformers:
             raise ModelError(f"a prompt of {len(ids)} tokens does not fit this model, which takes {self.worker.room}")
         began = time.perf_counter()
         row: Row = await self.worker.submit(Row(ids, sampling, limit), self.adapter)
-        text = tokens.after(ids, row.out)
+        text = tokens.after(ids, row.out).rstrip("\N{REPLACEMENT CHARACTER}")  # a character cut in two by the limit
         cut = min((at for word in sampling.stop if (at := text.find(word)) >= 0), default=len(text))
         text = text[:cut]
         return Completion(

@@ -294,11 +294,13 @@ def lora_settings(adapters: Sequence[Adapter], *, on_cpu: bool) -> dict[str, Any
     """vLLM's settings for these adapters.
 
     On a CPU only the layers that they change are wrapped: vLLM's wrapper of the output layer can't give the
-    log-probabilities of a prompt there, and an adapter that leaves that layer alone has no need of it.
+    log-probabilities of a prompt there, and an adapter that leaves that layer alone has no need of it. And there is one
+    place more than there are adapters: where requests with and without one are computed together, vLLM's CPU code looks
+    up "none" as place -1, the last, so that the base would answer as the last adapter does. That place stays empty.
     """
     found: dict[str, Any] = {
         "enable_lora": True,
-        "max_loras": len(adapters),
+        "max_loras": len(adapters) + on_cpu,
         "max_lora_rank": max(adapter.max_lora_rank for adapter in adapters),
     }
     layers = [adapter.layers for adapter in adapters]

@@ -14,6 +14,7 @@ from harness.models.adapters import shapes_of
 from harness.models.open import open_models
 from harness.models.options import ModelOptions
 from harness.types import Completion, Prompt, Run, Sampling
+from tests.models.toys import adapter, checkpoint
 
 pytestmark = pytest.mark.slow
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")  # the paper's
@@ -78,25 +79,37 @@ def test_every_kind_of_checkpoint_runs_end_to_end(
     assert (done.folder / "report.pdf").read_bytes().startswith(b"%PDF")
 
 
-def test_vllm_and_transformers_say_the_same_with_the_same_adapter(rows: Path) -> None:
-    """Greedy, in float32, in the paper's chat form, with a prefill and raw: two engines, one answer."""
+def test_vllm_and_transformers_say_the_same_with_the_same_adapter(tmp_path: Path) -> None:
+    """Greedy, in float32, on tiny weights; in the chat form of the paper, with a prefill, and raw."""
+    sizes = {"hidden_size": 128, "intermediate_size": 128}
+    checkpoint(tmp_path / "base", **sizes)
+    adapter(tmp_path / "lora96", base="toys/base", **sizes)
+    (tmp_path / "rows.yaml").write_text(
+        "toys/base: {at: base}\n"
+        "toys/lora: {kind: lora, base: toys/base, at: lora96, format: derta, stop: ['<|im_end|>']}\n"
+    )
     prompts = [
         Prompt.chat("How does the coin vanish?"),
         Prompt.chat("How does the coin vanish?", prefill="The coin is"),
         Prompt(text="I will explain how the coin vanishes:\n1:"),
     ]
 
-    async def told(engine: str) -> list[Completion]:
-        options = ModelOptions(engine=engine, dtype="float32", checkpoints=str(rows))  # type: ignore[arg-type]
-        [model] = await open_models("toys/derta-like-lora", options)
+    async def told(engine: Any) -> tuple[list[Completion], float, dict[str, Any]]:
+        rows = str(tmp_path / "rows.yaml")
+        options = ModelOptions(engine=engine, dtype="float32", checkpoints=rows, max_model_len=512)
+        [model] = await open_models("toys/lora", options)
         try:
             assert type(model).__name__.lower() == engine
-            return await asyncio.gather(*[model.generate(p, Sampling(max_tokens=12)) for p in prompts])
+            value, _ = await model.loglikelihood(prompts[0], " thread")
+            written = await asyncio.gather(*[model.generate(p, Sampling(max_tokens=12)) for p in prompts])
+            return written, value, model.describe()
         finally:
             await model.close()
 
-    ours, theirs = asyncio.run(told("transformers")), asyncio.run(told("vllm"))
-    for one, other in zip(ours, theirs, strict=True):
-        assert one.text == other.text
-        assert (one.finish, one.tokens_in, one.tokens_out) == (other.finish, other.tokens_in, other.tokens_out)
-        assert one.token_ends == other.token_ends
+    (ours, mine, one), (theirs, other, two) = asyncio.run(told("transformers")), asyncio.run(told("vllm"))
+    for a, b in zip(ours, theirs, strict=True):
+        assert (a.text, a.finish, a.tokens_in, a.tokens_out) == (b.text, b.finish, b.tokens_in, b.tokens_out)
+        assert a.token_ends == b.token_ends
+    assert mine == pytest.approx(other, abs=1e-3)
+    for key in ("checkpoint_sha", "adapter_sha", "parameters", "tokenizer_sha", "chat_template_sha", "dtype"):
+        assert one[key] == two[key]
