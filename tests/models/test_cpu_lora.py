@@ -1,0 +1,56 @@
+"""LoRA products on a CPU against vLLM's own functions."""
+
+import pytest
+
+torch = pytest.importorskip("torch")
+from harness.models import cpu_lora  # noqa: E402
+
+
+def made(dtype):
+    torch.manual_seed(0)
+    inputs = torch.randn(7, 12, dtype=dtype)
+    slots = torch.tensor([0, 0, 2, 1, 2, 2, 0])
+    down = torch.randn(3, 1, 4, 12, dtype=dtype)
+    up = torch.randn(3, 1, 9, 4, dtype=dtype)
+    return inputs, slots, down, up
+
+
+def slow(inputs, weights, slots):
+    """Row by row."""
+    return torch.stack([weights[slot, 0].float() @ row.float() for row, slot in zip(inputs, slots, strict=True)])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_every_row_is_multiplied_by_its_own_adapter(dtype):
+    inputs, slots, down, up = made(dtype)
+    buffer = torch.zeros(7, 4)
+    cpu_lora.shrink(inputs, down, buffer, slots, 0.5)
+    assert torch.allclose(buffer, 0.5 * slow(inputs, down, slots), atol=1e-5)
+    output = torch.ones(7, 10, dtype=torch.float32)
+    cpu_lora.expand(buffer, up, output, slots)
+    assert torch.allclose(output[:, :9], 1 + slow(buffer, up, slots), atol=1e-5)
+    assert (output[:, 9] == 1).all()  # padding stays
+    sliced = torch.ones(7, 20)
+    cpu_lora.expand_slice(buffer, up, sliced, slots, 5, 9)
+    assert torch.allclose(sliced[:, 5:14], output[:, :9], atol=1e-6)
+    assert (sliced[:, :5] == 1).all()
+    assert (sliced[:, 14:] == 1).all()
+
+
+def test_a_row_without_an_adapter_gets_nothing():
+    inputs, slots, down, _ = made(torch.float32)
+    slots = torch.where(slots == 2, -1, slots)
+    buffer = torch.full((7, 4), 3.0)
+    cpu_lora.shrink(inputs, down, buffer, slots)
+    assert (buffer[slots == -1] == 0).all()
+    assert (buffer[slots == 0] != 0).all()
+
+
+@pytest.mark.slow
+def test_the_products_are_those_of_vllm():
+    ops = pytest.importorskip("vllm.lora.ops.torch_ops.lora_ops")
+    inputs, slots, down, _ = made(torch.bfloat16)
+    theirs, ours = torch.zeros(7, 4), torch.zeros(7, 4)
+    ops.bgmv_shrink(inputs, down, theirs, slots, 2.0)
+    cpu_lora.shrink(inputs, down, ours, slots, 2.0)
+    assert torch.allclose(theirs, ours, atol=1e-5)
