@@ -257,6 +257,8 @@ class Search:
     def __init__(self, packed: Packed, tokens: Tokens, scenes: Sequence[Scene], settings: Settings) -> None:
         import torch
 
+        allowed = packed.embed.weight.shape[0] - len(tokens.forbidden)
+        settings = replace(settings, topk=min(settings.topk, allowed))  # a small vocabulary has no 256 to draw from
         self.packed, self.tokens, self.settings = packed, tokens, settings
         self.scenes = list(scenes)
         self.steps: list[Step] = []

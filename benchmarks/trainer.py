@@ -158,6 +158,13 @@ def last_json(command: list[str], **environment: str) -> dict[str, float]:
     return found
 
 
+def told(way: str, found: dict[str, float]) -> dict[str, float]:
+    """Shows a result as soon as it is there: a benchmark that is cut off has not been for nothing."""
+    line = f"  {way}: {found['tokens_per_second']:.0f} tokens/s, peak {found['peak_gib']:.2f} GiB"
+    print(line, file=sys.stderr, flush=True)
+    return found
+
+
 def figure(name: str, ratio: float, bound: float, *, at_least: bool) -> None:
     """One line a figure, as every benchmark here ends."""
     good = ratio >= bound if at_least else ratio <= bound
@@ -184,7 +191,7 @@ def main() -> None:
         for _ in range(args.rounds):
             for way in ways:
                 again = [sys.executable, __file__, "--child", way, "--steps", str(args.steps)]
-                found[way].append(last_json([*again, "--precision", args.precision]))
+                found[way].append(told(way, last_json([*again, "--precision", args.precision])))
             if args.trl:
                 command = [
                     sys.executable,
@@ -198,7 +205,7 @@ def main() -> None:
                     THREADS,
                 ]
                 path = os.pathsep.join([str(args.trl.resolve()), os.environ.get("PYTHONPATH", "")])
-                found["trl"].append(last_json(command, PYTHONPATH=path))
+                found["trl"].append(told("trl", last_json(command, PYTHONPATH=path)))
     report(found)
     return None
 

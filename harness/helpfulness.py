@@ -6,6 +6,7 @@ Each item becomes a record like any other, so that intervals, reports and paired
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import math
 from collections.abc import Callable, Collection, Coroutine, Sequence
@@ -25,6 +26,17 @@ FILTERS = ("flexible-extract", "none")
 """Which of a task's readings of a reply counts, where it has several: the lenient one first."""
 
 
+@functools.cache
+def index(*, defaults: bool) -> Any:
+    """lm-eval's index of our tasks; with `defaults` its own as well: thousands, and most of a minute to build."""
+    from lm_eval.tasks import TaskManager
+
+    import tasks
+
+    folder = Path(tasks.__file__).parent / "helpfulness"
+    return TaskManager(include_path=str(folder), include_defaults=defaults)
+
+
 def prepare(names: Sequence[str], *, explicit: bool, logprobs: bool, who: str) -> tuple[dict[str, Any], list[str]]:
     """Loads lm-eval tasks by name, and says which were left out because the model gives no log-probabilities.
 
@@ -33,15 +45,9 @@ def prepare(names: Sequence[str], *, explicit: bool, logprobs: bool, who: str) -
     """
     hush()
     with silence():
-        from lm_eval.tasks import TaskManager
-
-        import tasks
-
-        folder = Path(tasks.__file__).parent / "helpfulness"
-        # lm-eval's own index holds thousands of tasks and takes many seconds to build: only where it is needed.
-        manager = TaskManager(include_path=str(folder), include_defaults=False)
+        manager = index(defaults=False)
         if not set(names) <= set(manager.all_tasks):
-            manager = TaskManager(include_path=str(folder))
+            manager = index(defaults=True)
     loaded, notes = {}, []
     for name in names:
         if name not in manager.all_tasks:
@@ -110,6 +116,7 @@ def evaluate(
         done = simple_evaluate(
             model=bridge,
             tasks=asked,
+            task_manager=index(defaults=False),  # the tasks are loaded: without one, it would build the whole index
             samples=wanted,
             apply_chat_template=True,
             bootstrap_iters=0,

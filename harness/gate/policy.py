@@ -12,7 +12,7 @@ from harness.errors import UnknownName, UsageError
 from harness.stats.correction import Labels
 
 Cost: TypeAlias = Literal["tokens", "queries", "seconds"]
-SECTIONS = ("asr", "overall", "over_refusal", "helpfulness", "unscored", "cost")
+SECTIONS = ("asr", "overall", "unrefused", "over_refusal", "helpfulness", "unscored", "cost")
 EXACT = 10**6  # labels that stand for a rate without error
 NUMBERS = ("alpha", "power", "errors")
 
@@ -34,6 +34,7 @@ class Policy:
     asr: Limit | None = None
     attacks: Mapping[str, Limit] = field(default_factory=dict)
     overall: Limit | None = None
+    unrefused: Limit | None = None
     over_refusal: Limit | None = None
     helpfulness: Limit | None = None
     unscored: Limit | None = None

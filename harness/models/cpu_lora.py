@@ -1,12 +1,13 @@
 """LoRA in vLLM on a CPU, at the speed of a matrix product.
 
-vLLM's own CPU code copies an adapter's weights once for every token, in fp32, before it multiplies: prompts under an
-adapter then take many times as long as without. Here tokens of one adapter are multiplied together, which gives the same
-sums. Used for vLLM 0.32; another version keeps its own code where its functions look different.
+vLLM's own CPU code copies the weights of an adapter once for every token, in fp32, before it multiplies: prompts under
+an adapter then take many times as long as without. Here tokens of one adapter are multiplied together, which gives the
+same sums. Used for vLLM 0.32; another version keeps its own code where its functions look different.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 NAMES = ("bgmv_shrink", "bgmv_expand", "bgmv_expand_slice")
@@ -19,7 +20,11 @@ def install() -> bool:
     from vllm.lora.ops.torch_ops import lora_ops
     from vllm.lora.punica_wrapper import punica_cpu
 
-    own = {"bgmv_shrink": shrink, "bgmv_expand": expand, "bgmv_expand_slice": expand_slice}
+    own: dict[str, Callable[..., None]] = {
+        "bgmv_shrink": shrink,
+        "bgmv_expand": expand,
+        "bgmv_expand_slice": expand_slice,
+    }
     for name, function in own.items():
         theirs = getattr(lora_ops, name, None)
         if theirs is None or len(inspect.signature(theirs).parameters) != len(inspect.signature(function).parameters):

@@ -300,6 +300,16 @@ def test_with_a_buffer_the_search_goes_on_from_the_best_so_far() -> None:
     assert [6] * 8 not in [ids for _, ids in search.buffer]
 
 
+def test_a_vocabulary_smaller_than_topk_gives_no_forbidden_token() -> None:
+    from attacks.gcg_search import Search, Settings
+
+    packed, tokens, scene = setup()
+    forbidden = set(tokens.forbidden.tolist())
+    search = Search(packed, tokens, [scene], Settings(steps=4, width=64, topk=340, init=INIT))
+    assert search.settings.topk == 344 - len(forbidden)
+    assert all(not forbidden & set(search.step().ids) for _ in range(4))
+
+
 def test_the_loss_falls_and_the_best_is_its_lowest_point() -> None:
     from attacks.gcg_search import Search, Settings
 
