@@ -1,4 +1,4 @@
-"""The bundled labels: what they are made of, what two readings of the guideline agree on, and every judge command on them."""
+"""The bundled labels: what they are made of, what two readings agree on, and every judge command on them."""
 
 from __future__ import annotations
 
