@@ -53,9 +53,10 @@ def compute(records: Iterable[Record]) -> tuple[Metric, ...]:
 
 
 def is_graded(record: Record) -> bool:
-    """Whether a record is of a task with marks, even where its own reply could not be marked."""
+    """Whether a record is of a task with marks, even where its own reply could not be marked or never came."""
     grader = record.judgements[0].judge.partition(":")[0] if record.judgements else ""
-    return record.label in ("correct", "wrong") or grader in GRADERS
+    item = record.expect == "comply" and not record.attack  # asked by no attack, as items of tasks are
+    return item or record.label in ("correct", "wrong") or grader in GRADERS
 
 
 def attack_metrics(model: str, records: Sequence[Record]) -> list[Metric]:

@@ -257,6 +257,16 @@ def sampling_params(sampling: Sampling, ends: tuple[int, ...] = ()) -> Any:
     )
 
 
+CPU_SETTINGS: dict[str, Any] = {
+    "distributed_executor_backend": "uni",
+    "enforce_eager": True,
+    "max_num_seqs": 128,
+    # A seeded request whose prompt is read in pieces would rewind its generator, which on a CPU raises and ends the
+    # engine: a prompt that does not fit this step waits for the next.
+    "enable_chunked_prefill": False,
+}
+
+
 def build_engine(path: str, options: ModelOptions, adapters: tuple[Path, ...]) -> Any:
     """A vLLM engine for this machine. Raises UsageError with vLLM's own reason when it can't be built."""
     on_cpu = not gpu_present()
@@ -268,7 +278,7 @@ def build_engine(path: str, options: ModelOptions, adapters: tuple[Path, ...]) -
             from vllm import EngineArgs, LLMEngine
     except ImportError as err:
         raise UsageError(f"vLLM can't be imported: {err}", hint="harness doctor") from err
-    machine = {"distributed_executor_backend": "uni", "enforce_eager": True, "max_num_seqs": 128} if on_cpu else {}
+    machine = dict(CPU_SETTINGS) if on_cpu else {}
     dtype = "float32" if options.dtype == "auto" and on_cpu and not bf16_in_hardware() else options.dtype
     lora = lora_settings([read_adapter(folder) for folder in adapters], on_cpu=on_cpu) if adapters else {}
     if adapters and on_cpu:

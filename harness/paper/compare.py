@@ -81,11 +81,16 @@ def compare(run: Run) -> list[Line]:
                     name=name,
                     published={row.name: row.rates[measure.key] for row in shown if measure.key in row.rates},
                     ours=metric,
-                    differs=differences(measure, name, metric, spec) if name else ("not run",),
+                    differs=differences(measure, name, asked(run, model, name), spec) if name else ("not run",),
                     own=own,
                 )
             )
     return lines
+
+
+def asked(run: Run, model: str, name: str) -> int:
+    """How many questions an attack or a task was asked, whatever became of them."""
+    return len({r.behavior for r in run.records if r.model == model and name in (r.attack, r.task)})
 
 
 def found(metrics: Iterable[Metric], model: str, measure: Measure) -> tuple[Metric | None, str]:
@@ -100,9 +105,9 @@ def found(metrics: Iterable[Metric], model: str, measure: Measure) -> tuple[Metr
     return None, ""
 
 
-def differences(measure: Measure, name: str, metric: Metric | None, spec: Mapping[str, Any]) -> tuple[str, ...]:
+def differences(measure: Measure, name: str, seen: int, spec: Mapping[str, Any]) -> tuple[str, ...]:
     """What was done otherwise than in the paper, a few words each."""
-    told = _sample(measure, name, metric, spec)
+    told = _sample(measure, name, seen, spec)
     told += _task(measure, name, spec) if measure.task else _attack(measure, spec)
     own_length = measure.task and measure.key != "alpaca"  # tasks of lm-eval bring their own
     if int(spec.get("max_tokens", 0)) != 1024 and not own_length:
@@ -112,9 +117,8 @@ def differences(measure: Measure, name: str, metric: Metric | None, spec: Mappin
     return tuple(told)
 
 
-def _sample(measure: Measure, name: str, metric: Metric | None, spec: Mapping[str, Any]) -> list[str]:
+def _sample(measure: Measure, name: str, seen: int, spec: Mapping[str, Any]) -> list[str]:
     """What was asked, where it is not what the paper asked."""
-    seen = metric.n + metric.n_error + metric.n_unscored if metric else 0
     told = []
     if measure.task and name != measure.names[0]:
         told.append(f"stand-in task {name}")

@@ -12,7 +12,7 @@ from harness.models.open import open_models
 from harness.models.options import ModelOptions
 from harness.models.source import BUNDLED
 from harness.models.vllm import Engine
-from harness.types import Prompt
+from harness.types import Prompt, Sampling
 
 
 class Broken:
@@ -55,3 +55,19 @@ def test_replies_are_scored_under_an_adapter_and_without_it_in_one_load() -> Non
     (base, _), (derta, greedy) = asyncio.run(score())
     assert base < -5 < derta <= 0  # the adapter was taught to say just this
     assert greedy
+
+
+@pytest.mark.slow
+def test_seeded_prompts_that_fill_more_than_one_step_of_the_engine_are_all_answered() -> None:
+    # 24 prompts of some 300 tokens, drawn with seeds: no step of 2,048 tokens ends where a prompt does.
+    async def ask() -> list[Any]:
+        [model] = await open_models("smollm2-135m", ModelOptions(max_model_len=2048))
+        prompts = [Prompt.chat(f"Number {i}. " + "Say a word about tea and coffee. " * 36) for i in range(24)]
+        draws = [Sampling(max_tokens=4, temperature=1.0, top_p=0.9, seed=i) for i in range(24)]
+        found = await asyncio.gather(*map(model.generate, prompts, draws), return_exceptions=True)
+        await model.close()
+        return found
+
+    found = asyncio.run(ask())
+    assert [reply for reply in found if isinstance(reply, BaseException)] == []
+    assert all(reply.tokens_in > 250 for reply in found)

@@ -165,8 +165,13 @@ def made(name: str, **spec: Any) -> Run:
         Metric(name="helpfulness", value=0.4, low=0.35, high=0.45, n=499, n_unscored=1,
                group={"model": name, "task": "derta-gsm8k"}),
     )  # fmt: skip
-    record = Record(key="k", model=name, task="derta-200", behavior="b", expect="refuse")
-    return Run(folder=Path("x"), info={"spec": told}, records=(record,), metrics=metrics)
+    asked = [("derta-200", "derta_completion", 200), ("derta-200", "autodan", 50), ("derta-gsm8k", "", 500)]
+    records = tuple(
+        Record(key=f"{task}/{attack}/{i}", model=name, task=task, attack=attack, behavior=str(i), expect="refuse")
+        for task, attack, n in asked
+        for i in range(n)
+    )
+    return Run(folder=Path("x"), info={"spec": told}, records=records, metrics=metrics)
 
 
 def vars_of(spec: Any) -> dict[str, Any]:
