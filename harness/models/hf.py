@@ -19,6 +19,7 @@ from typing import Any
 
 from harness.errors import ModelError
 from harness.models.decoding import Decoder, Row
+from harness.models.handover import hand_over
 from harness.models.options import ModelOptions
 from harness.models.tokens import Tokens
 from harness.models.weights import (
@@ -49,13 +50,7 @@ class _Request:
 
     def answer(self, result: Any, error: Exception | None = None) -> None:
         """Hands the result over to the asker's loop, unless it has gone."""
-
-        def settle() -> None:
-            if not self.future.done():
-                self.future.set_exception(error) if error else self.future.set_result(result)
-
-        if not self.loop.is_closed():
-            self.loop.call_soon_threadsafe(settle)
+        hand_over(self.loop, self.future, result, error)
 
 
 @dataclass(slots=True)

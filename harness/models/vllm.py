@@ -20,6 +20,7 @@ from typing import Any
 
 from harness.errors import ModelError, UsageError
 from harness.models.adapters import Adapter, read_adapter
+from harness.models.handover import hand_over
 from harness.models.libraries import captured
 from harness.models.options import ModelOptions
 from harness.models.tokens import Tokens
@@ -44,13 +45,7 @@ class _Request:
 
     def answer(self, result: Any, error: Exception | None = None) -> None:
         """Hands the result over to the asker's loop, unless it has gone."""
-
-        def settle() -> None:
-            if not self.future.done():
-                self.future.set_exception(error) if error else self.future.set_result(result)
-
-        if not self.loop.is_closed():
-            self.loop.call_soon_threadsafe(settle)
+        hand_over(self.loop, self.future, result, error)
 
 
 @dataclass(slots=True)
