@@ -187,12 +187,13 @@ def test_lm_eval_loads_and_scores_the_bundled_tasks_from_any_folder_without_a_hu
 
     assert ARITHMETIC.path is not None
     manager = TaskManager(include_path=str(ARITHMETIC.path.parent), include_defaults=False)
-    assert manager.all_tasks == ["arithmetic", "instructions", "knowledge"]
+    carried = [task.name for task in (ARITHMETIC, INSTRUCTIONS, KNOWLEDGE)]  # the others' rows have to be pulled
+    assert set(carried) < set(manager.all_tasks)
     done = simple_evaluate(
-        model=scripted_lm(right), tasks=manager.all_tasks, task_manager=manager, bootstrap_iters=0, log_samples=True
+        model=scripted_lm(right), tasks=carried, task_manager=manager, bootstrap_iters=0, log_samples=True
     )
     assert done["results"]["arithmetic"]["exact_match,none"] == float(right)
     assert done["results"]["knowledge"]["acc,none"] == float(right)
     by_hand = sum(score.instructions(each, ["ONE, word"])["followed"] for each in items_of(INSTRUCTIONS)) / 72
     assert done["results"]["instructions"]["followed,none"] == pytest.approx(by_hand)
-    assert {name: len(samples) for name, samples in done["samples"].items()} == dict.fromkeys(manager.all_tasks, 72)
+    assert {name: len(samples) for name, samples in done["samples"].items()} == dict.fromkeys(carried, 72)
