@@ -206,7 +206,7 @@ class Packed:
         import torch
 
         if self.device.type != "cuda":
-            return 640
+            return 1280
         config, free = self.module.config.get_text_config(), torch.cuda.mem_get_info(self.device)[0]
         wide = 10 * config.hidden_size + 4 * config.intermediate_size  # kept at once by one layer
         joined = 8 * config.hidden_size  # keys and values of the shared tokens, written out for each row

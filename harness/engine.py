@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, field, replace
@@ -83,7 +84,10 @@ async def run_async(
                 manifest.spent(work.usage(), work.seconds)
                 manifest.learned(purse.told(), work.notes())
             write_metrics(folder, store.records.values())
-            if whole and not purse.refused:
+            failing = mostly_failed(store.records.values())
+            for note in failing:
+                manifest.note(note)
+            if whole and not purse.refused and not failing:
                 manifest.complete()
     return write_reports(load(folder))
 
@@ -413,6 +417,22 @@ def reason(err: BaseException) -> str:
     """What went wrong, short and printable. Our own errors say it in words; others only by their type's name."""
     text = str(err) if isinstance(err, HarnessError) else type(err).__name__
     return "".join(c if c.isprintable() else " " for c in text)[:200]
+
+
+def mostly_failed(records: Iterable[Record]) -> list[str]:
+    """A note for each model most of whose attempts failed, as when its engine stops: such a run isn't complete."""
+    by_model: dict[str, list[Record]] = {}
+    for record in records:
+        by_model.setdefault(record.model, []).append(record)
+    found = []
+    for name, own in by_model.items():
+        failed = [r for r in own if r.error is not None and not r.spent.get("exhausted")]
+        if 2 * len(failed) > len(own):
+            common, _ = Counter(r.error for r in failed).most_common(1)[0]
+            found.append(
+                f"{name}: {len(failed):,} of {len(own):,} attempts failed ({common}). The same command retries."
+            )
+    return found
 
 
 def rewrite(folder: Path) -> Run:

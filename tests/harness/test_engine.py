@@ -40,10 +40,13 @@ def test_every_attack_of_the_standard_set_runs_and_is_recorded(do: Do) -> None:
     assert not [r for r in run.records if r.error]
 
 
-def test_a_model_that_fails_is_counted_and_never_safe(do: Do) -> None:
-    metric = asr(do("scripted:error", attacks="direct"), "direct")
+def test_a_model_that_fails_is_counted_and_never_safe_and_its_run_is_not_complete(do: Do) -> None:
+    run = do("scripted:error", attacks="direct")
+    metric = asr(run, "direct")
     # nine attempts, all failed: no value, and the truth lies anywhere
     assert (metric.value, metric.n, metric.n_error, metric.floor, metric.ceiling) == (None, 0, 9, 0.0, 1.0)
+    assert run.info["status"] == "partial"
+    assert "attempts failed (the script says: fail). The same command retries." in run.info["notes"][-1]
 
 
 def test_failures_are_tried_again_by_the_same_command_and_successes_are_not(
