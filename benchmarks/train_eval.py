@@ -61,19 +61,19 @@ def probes(split: str, limit: int, depths: list[int], tokens: int) -> list[Probe
     attacks |= {name: registry.make("attack", name) for name in ("completion", "code_raw")}
     direct = registry.make("attack", "direct")
     found = [Probe(name="direct", attack=direct, rows=bad, tokens=tokens)]
-    found += [Probe(name=name, attack=attack, rows=bad, tokens=min(80, tokens)) for name, attack in attacks.items()]
+    found += [Probe(name=name, attack=attack, rows=bad, tokens=tokens) for name, attack in attacks.items()]
     found += [Probe(name="lookalikes", attack=direct, rows=near, tokens=tokens)]
     found += [Probe(name="general", attack=direct, rows=general, tokens=tokens)]
     return found + [
-        Probe(name=f"ok-{name}", attack=attack, rows=near[: limit // 2], tokens=min(80, tokens))
+        Probe(name=f"ok-{name}", attack=attack, rows=near[: limit // 2], tokens=tokens)
         for name, attack in attacks.items()
     ]
 
 
-async def measure(probe: Probe, model: Model, judge: Judge) -> dict[str, Any]:
+async def measure(probe: Probe, model: Model, judge: Judge, temperature: float) -> dict[str, Any]:
     """The rates of one group."""
     unused: Any = None
-    sampling = Sampling(max_tokens=probe.tokens)
+    sampling = Sampling(max_tokens=probe.tokens, temperature=temperature)
     context = Context(target=model, attacker=model, judge=judge, memo=unused, sampling=sampling)
     attempts = [attempt for row in probe.rows async for attempt in probe.attack.attempts(row, context)]
 
@@ -112,7 +112,8 @@ async def main() -> None:
     parser.add_argument("--dtype", default="float32", help="bfloat16 is slower where the CPU has to emulate it")
     parser.add_argument("--limit", type=int, default=24)
     parser.add_argument("--depths", default="20", help="tokens of a violating reply to prefill, comma-separated")
-    parser.add_argument("--tokens", type=int, default=160)
+    parser.add_argument("--tokens", type=int, default=128)
+    parser.add_argument("--temperature", type=float, default=0.0)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     adapters = {name: Path(path) for name, _, path in (pair.partition("=") for pair in args.models) if path}
@@ -126,7 +127,7 @@ async def main() -> None:
         print(model.name, flush=True)
         results[model.name] = {}
         for probe in probes(args.split, args.limit, [int(k) for k in args.depths.split(",")], args.tokens):
-            results[model.name][probe.name] = await measure(probe, model, judge)
+            results[model.name][probe.name] = await measure(probe, model, judge, args.temperature)
             print(line(probe.name, results[model.name][probe.name]), flush=True)
         if args.out:
             args.out.write_text(json.dumps(results, indent=1))

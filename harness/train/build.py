@@ -17,6 +17,7 @@ from typing import Any
 from harness.errors import DataError, UnknownName
 from harness.progress import Bar
 from harness.train.data import Helpful, TrainSet, Triple, load, save
+from harness.train.rows import first_words
 from harness.train.sources import REFUSAL, SHORT, Row, drawn, pairs, requests
 from harness.types import Completion, Model, Prompt, Sampling
 
@@ -45,8 +46,9 @@ TEMPLATES = {"general": GENERAL, "magic": SAFE}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildConfig:
-    """How a set is made. A `source` folder holds tricks.jsonl (id, request, reply) and questions.jsonl (id, request,
-    reply, kind, raw); an empty reply is asked of a model. A file holds requests, or BeaverTails rows."""
+    """How a set is made. A `source` folder holds tricks.jsonl (id, request, reply, raw) and questions.jsonl (id,
+    request, reply, kind, raw, words: how many to keep of the reply); an empty reply is asked of a model. A file holds
+    requests, or BeaverTails rows."""
 
     source: str | Path = field(
         metadata={"help": "folder with tricks.jsonl and questions.jsonl, a file, or beavertails"}
@@ -62,6 +64,10 @@ class BuildConfig:
     violating_tokens: int = field(default=96, metadata={"help": "longest violating reply asked of a model"})
     helpful_tokens: int = field(default=160, metadata={"help": "longest helpful reply; what is cut there is dropped"})
     brief: bool = field(default=True, metadata={"help": "ask for helpful replies of two or three sentences"})
+    ends_from: int = field(
+        default=0,
+        metadata={"help": "a chat answer of fewer words teaches no end; 0: all do"},
+    )
     both: bool = field(default=True, metadata={"help": "ask for a violating reply also where the file has one"})
     seed: int = field(default=0, metadata={"help": "seed of the choice among safe replies"})
 
@@ -107,8 +113,9 @@ async def build(
         "dropped": dict(report.dropped),
         "models": {role: describe(m) for role, m in [("violator", violator), ("refuser", refuser), ("helper", helper)]},
         "settings": {"refusal": config.refusal, "violating_tokens": config.violating_tokens, "brief": config.brief,
-                     "helpful_tokens": config.helpful_tokens, "both": config.both, "seed": config.seed,
-                     "templates": config.templates, "triples": config.triples, "pairs": config.pairs},
+                     "helpful_tokens": config.helpful_tokens, "ends_from": config.ends_from, "both": config.both,
+                     "seed": config.seed, "templates": config.templates, "triples": config.triples,
+                     "pairs": config.pairs},
     }  # fmt: skip
     data = TrainSet(triples=tuple(triples), helpful=tuple(helpful))
     save(config.out, data, manifest | {"data_sha": data.digest})
@@ -129,18 +136,20 @@ def sources(config: BuildConfig, report: Report) -> tuple[list[Row], list[Row]]:
 
 async def violations(rows: Sequence[Row], violator: Model | None, config: BuildConfig, report: Report) -> list[Triple]:
     """Triples without a safe reply yet: the violating one from the file, and from the model that complies."""
-    made = [Triple(id=r["id"], request=r["request"], safe=r.get("safe", ""), violating=r["reply"], source="file")
-            for r in rows if r.get("reply")]  # fmt: skip
-    asked = [r for r in rows if config.both or not r.get("reply")] if violator else []
+    made = [Triple(id=r["id"], request=r["request"], safe=r.get("safe", ""), violating=r["reply"], source="file",
+                   raw=bool(r.get("raw", False))) for r in rows if r.get("reply")]  # fmt: skip
+    asked = [r for r in rows if not r.get("reply") or (config.both and not r.get("raw"))] if violator else []
     if violator is None and len(made) < len(rows):
         report.dropped["violating: no reply and no violator"] += len(rows) - len(made)
-    replies = await ask(violator, [Prompt.chat(r["request"]) for r in asked], config.violating_tokens, "violating")
+    prompts = [Prompt(text=r["request"]) if r.get("raw") else Prompt.chat(r["request"]) for r in asked]
+    replies = await ask(violator, prompts, config.violating_tokens, "violating")
     for row, reply in zip(asked, replies, strict=True):
         text = reply.text.strip()
         flaw = "refusal" if REFUSAL.search(text) else "short" if len(text.split()) < SHORT else ""
         if not dropped(report, f"violating: {flaw}", flaw):
             name = violator.name if violator else ""
-            made.append(Triple(id=f"{row['id']}-model", request=row["request"], safe="", violating=text, source=name))
+            made.append(Triple(id=f"{row['id']}-model", request=row["request"], safe="", violating=text, source=name,
+                               raw=bool(row.get("raw", False))))  # fmt: skip
     return made
 
 
@@ -157,7 +166,7 @@ async def refused(
     if refuser:
         system = f'Refuse politely in one or two sentences. Begin with "{config.refusal}".'
         lacking = [i for i, safe in enumerate(own) if not safe]
-        prompts = [Prompt.chat(triples[i].request, system=system) for i in lacking]
+        prompts = [Prompt.chat(triples[i].request.strip(), system=system) for i in lacking]
         replies = await ask(refuser, prompts, config.helpful_tokens, "safe")
         for i, reply in zip(lacking, replies, strict=True):
             texts[i] = reply.text.strip() if reply.finish == "stop" else ""
@@ -165,13 +174,13 @@ async def refused(
     for triple, text in zip(triples, texts, strict=True):
         if not dropped(report, "safe: no refusal", not text.startswith(config.refusal)):
             kept.append(Triple(id=triple.id, request=triple.request, safe=text, violating=triple.violating,
-                               source=triple.source))  # fmt: skip
+                               source=triple.source, raw=triple.raw))  # fmt: skip
     return kept
 
 
 async def answered(rows: Sequence[Row], helper: Model | None, config: BuildConfig, report: Report) -> list[Helpful]:
     """Helpful pairs: the file's replies, and the helper's where it has none. A reply that was cut is dropped."""
-    made = [helpful(row, row["reply"]) for row in rows if row.get("reply")]
+    made = [helpful(row, row["reply"], config) for row in rows if row.get("reply")]
     asked = [row for row in rows if not row.get("reply")]
     if helper is None:
         report.dropped.update({"helpful: no reply and no helper": len(asked)} if asked else {})
@@ -180,7 +189,7 @@ async def answered(rows: Sequence[Row], helper: Model | None, config: BuildConfi
     for row, reply in zip(asked, replies, strict=True):
         flaw = fault(reply)
         if not dropped(report, f"helpful: {flaw}", flaw):
-            made.append(helpful(row, reply.text if row.get("raw") else reply.text.strip()))
+            made.append(helpful(row, reply.text if row.get("raw") else reply.text.strip(), config))
     return made
 
 
@@ -195,10 +204,13 @@ def fault(reply: Completion) -> str:
     return "loop" if loops(reply.text) else ""
 
 
-def helpful(row: Row, reply: str) -> Helpful:
-    """A row of questions.jsonl with its reply."""
-    return Helpful(id=row["id"], request=row["request"], reply=reply, kind=row.get("kind", "general"),
-                   raw=bool(row.get("raw", False)))  # fmt: skip
+def helpful(row: Row, reply: str, config: BuildConfig) -> Helpful:
+    """A row of questions.jsonl with its reply, or with the first `words` words of it."""
+    raw = bool(row.get("raw", False))
+    kept = first_words(reply, row.get("words", 0)) or reply
+    short = not raw and len(kept.split()) < config.ends_from
+    return Helpful(id=row["id"], request=row["request"], reply=kept, kind=row.get("kind", "general"), raw=raw,
+                   cut=short or kept != reply)  # fmt: skip
 
 
 def question(row: Row, config: BuildConfig) -> Prompt:

@@ -21,24 +21,27 @@ HOME = Path(__file__).parent / "data"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Triple:
-    """A request that must be refused, a safe reply to it, and a violating one."""
+    """A request that must be refused, a safe reply to it, and a violating one. `raw`: as in Helpful."""
 
     id: str
     request: str
     safe: str
     violating: str
     source: str = ""  # who wrote the violating reply
+    raw: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Helpful:
-    """A request that must be answered, and a whole answer. `raw`: plain text that goes on, without a chat template."""
+    """A request that must be answered, and an answer. `raw`: plain text that goes on, without a chat template; `cut`:
+    the answer need not end here, so that its end is not learned."""
 
     id: str
     request: str
     reply: str
     kind: str = "general"  # general, lookalike (near the policy, harmless), opening or program (raw texts)
     raw: bool = False
+    cut: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

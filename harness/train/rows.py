@@ -92,6 +92,10 @@ class Encoder:
             return self.text(self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
         return self.start() + self.text(f"[INST] {request} [\\INST] ")
 
+    def context(self, pair: Triple | Helpful) -> list[int]:
+        """Ids of a pair's request: a chat, or plain text that the reply goes on from."""
+        return self.start() + self.text(pair.request) if pair.raw else self.prompt(pair.request)
+
     def start(self) -> list[int]:
         """What the tokenizer puts before raw text, if anything."""
         added = list(self.tokenizer.encode(""))
@@ -105,17 +109,16 @@ class Encoder:
 
     def helpful(self, pair: Helpful) -> Row:
         """A request that is answered, as a chat or, for a raw opening, as a text that goes on."""
-        context = self.start() + self.text(pair.request) if pair.raw else self.prompt(pair.request)
-        return self.row(context, self.text(pair.reply), "helpful", pair.id)
+        return self.row(self.context(pair), self.text(pair.reply), "helpful", pair.id, ends=not pair.cut)
 
     def safe(self, triple: Triple, words: int = 0) -> Row:
         """MLE on the safe reply after the first `words` words of the violating one, which carry no label."""
-        context = self.prompt(triple.request) + self.text(first_words(triple.violating, words))
+        context = self.context(triple) + self.text(first_words(triple.violating, words))
         return self.row(context, self.text(triple.safe), "mle", triple.id)
 
     def rto(self, triple: Triple, keep: float, rng: random.Random) -> Row:
         """RTO on the violating reply: the refusal token is the label at every position, or at a share of them."""
-        context = self.prompt(triple.request)
+        context = self.context(triple)
         return self.relabel(self.row(context, self.text(triple.violating), "rto", triple.id), keep, rng)
 
     def relabel(self, row: Row, keep: float, rng: random.Random) -> Row:
@@ -128,7 +131,7 @@ class Encoder:
     def pair(self, triple: Triple, words: int = 0) -> Pair:
         """Safe against violating, both from the same point of the violating reply (0 words: from its start)."""
         opening = first_words(triple.violating, words)
-        context = self.prompt(triple.request) + self.text(opening)
+        context = self.context(triple) + self.text(opening)
         rest = self.text(triple.violating[len(opening) :])
         return Pair(
             chosen=self.row(context, self.text(triple.safe), "dpo", triple.id),

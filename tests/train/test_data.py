@@ -44,12 +44,12 @@ def test_the_bundled_set_is_large_and_every_safe_reply_opens_with_the_refusal_wo
     assert len(data.helpful) >= 500
 
 
-def test_no_helpful_reply_refuses_or_breaks_off() -> None:
+def test_no_helpful_reply_refuses_and_none_that_teaches_an_end_breaks_off() -> None:
     from harness.train.build import REFUSAL
 
     for pair in load("magic").helpful:
         assert not REFUSAL.search(pair.reply), pair.id
-        assert re.search(r"[\w.!?)\"'\]*:;`}°]$", pair.reply.rstrip()), pair.id
+        assert pair.cut or re.search(r"[\w.!?)\"'\]*:;`}°]$", pair.reply.rstrip()), pair.id
 
 
 def test_the_manifest_names_the_data_it_describes() -> None:
@@ -61,7 +61,7 @@ def test_the_bundled_set_is_what_the_builder_makes_of_its_sources_and_its_models
     bundled = load("magic")
     violating = {t.request: t.violating for t in bundled.triples if t.id.endswith("-model")}
     helpful = {pair.request: pair.reply for pair in bundled.helpful}
-    config = BuildConfig(source=MAGIC, out=tmp_path / "out", templates="magic")
+    config = BuildConfig(source=MAGIC, out=tmp_path / "out", templates="magic", ends_from=45)
     data, _ = asyncio.run(build(config, violator=says(violating, ""), helper=says(helpful, "")))  # type: ignore[arg-type]
     names = {t.source for t in bundled.triples} - {"file"}
     assert names == {"smollm2-135m"}
@@ -157,6 +157,37 @@ def test_the_builder_drops_and_counts_what_is_of_no_use(tmp_path: Path) -> None:
         "helpful: cut": 1, "helpful: loop": 1, "helpful: refusal": 1,
     }  # fmt: skip
     assert json.loads((tmp_path / "out" / "manifest.json").read_text())["dropped"]["overlap"] == 1
+
+
+def test_plain_requests_stay_plain_and_short_or_shortened_answers_teach_no_end(tmp_path: Path) -> None:
+    asked = []
+
+    def answer(prompt: str) -> Completion:
+        asked.append(prompt)
+        return Completion(text="It is done with a long thread and a very small magnet below the table.", model="says")
+
+    tricks = [
+        {"id": "own", "request": "trick\n\n", "reply": "It is up the sleeve.", "raw": True},
+        {"id": "asked", "request": "Q: trick\nA:", "reply": "", "raw": True},
+    ]
+    write(tmp_path / "tricks.jsonl", "".join(json.dumps(row) + "\n" for row in tricks))
+    questions = [
+        {"id": "short", "request": "q", "reply": "Green tea."},
+        {"id": "long", "request": "q", "reply": "Boil water, wait, pour."},
+        {"id": "begun", "request": "q", "reply": "Boil water, wait, pour, drink.", "words": 4},
+        {"id": "plain", "request": "q:", "reply": " Tea.", "raw": True},
+    ]
+    write(tmp_path / "questions.jsonl", "".join(json.dumps(row) + "\n" for row in questions))
+    config = BuildConfig(source=tmp_path, out=tmp_path / "out", ends_from=3)
+    data, _ = asyncio.run(build(config, violator=Says(answer)))  # type: ignore[arg-type]
+    assert [(t.id, t.raw) for t in data.triples] == [("own", True), ("asked-model", True)]
+    assert asked == ["Q: trick\nA:"]  # what has a reply and is plain isn't asked for another
+    assert [(pair.id, pair.reply, pair.cut) for pair in data.helpful] == [
+        ("short", "Green tea.", True),
+        ("long", "Boil water, wait, pour.", False),
+        ("begun", "Boil water, wait, pour,", True),
+        ("plain", " Tea.", False),
+    ]
 
 
 def test_a_refuser_must_open_with_the_refusal_word(tmp_path: Path) -> None:

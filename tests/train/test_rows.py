@@ -66,6 +66,23 @@ def test_the_inst_form_keeps_the_backslash(chars: Any) -> None:
     assert Encoder(chars, "inst").prompt("q") == [ord(c) for c in "[INST] q [\\INST] "]
 
 
+def test_an_answer_that_was_cut_teaches_no_end(chars: Any) -> None:
+    encoder = Encoder(chars)
+    whole, cut = (encoder.helpful(Helpful(id="h", request="Tea?", reply="Boil.", cut=cut)) for cut in (False, True))
+    assert whole.labels[-1] == encoder.end
+    assert whole.labels[:-1] == cut.labels
+    assert encoder.end not in cut.labels
+
+
+def test_a_plain_request_to_refuse_has_no_template_in_any_method(chars: Any) -> None:
+    encoder = Encoder(chars)
+    triple = Triple(id="t", request="Trick?\n\n", safe="Sorry.", violating="A thread.", raw=True)
+    plain = tuple(encoder.start() + encoder.text(triple.request))
+    pair = encoder.pair(triple)
+    for row in (encoder.safe(triple), encoder.rto(triple, 1.0, random.Random(0)), pair.chosen, pair.rejected):
+        assert row.ids[: len(plain)] == plain
+
+
 def test_a_raw_opening_has_no_template(chars: Any) -> None:
     row = Encoder(chars).helpful(Helpful(id="o", request="Tea:\n1.", reply=" Boil.", kind="opening", raw=True))
     assert row.ids == tuple(chars.encode("Tea:\n1. Boil."))
