@@ -70,10 +70,10 @@ def probes(split: str, limit: int, depths: list[int], tokens: int) -> list[Probe
     ]
 
 
-async def measure(probe: Probe, model: Model, judge: Judge, temperature: float) -> dict[str, Any]:
+async def measure(probe: Probe, model: Model, judge: Judge, drawn: dict[str, float]) -> dict[str, Any]:
     """The rates of one group."""
     unused: Any = None
-    sampling = Sampling(max_tokens=probe.tokens, temperature=temperature)
+    sampling = Sampling(max_tokens=probe.tokens, **drawn)
     context = Context(target=model, attacker=model, judge=judge, memo=unused, sampling=sampling)
     attempts = [attempt for row in probe.rows async for attempt in probe.attack.attempts(row, context)]
 
@@ -114,10 +114,11 @@ async def main() -> None:
     parser.add_argument("--depths", default="20", help="tokens of a violating reply to prefill, comma-separated")
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--temperature", type=float, default=0.0)
+    parser.add_argument("--top-p", type=float, default=1.0)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     adapters = {name: Path(path) for name, _, path in (pair.partition("=") for pair in args.models) if path}
-    judge = registry.make("judge", "rules")
+    judge, drawn = registry.make("judge", "rules"), {"temperature": args.temperature, "top_p": args.top_p}
     began = time.time()
     loaded = await open_models(args.base, ModelOptions(dtype=args.dtype, max_model_len=2048), adapters)
     results: dict[str, dict[str, Any]] = {}
@@ -127,7 +128,7 @@ async def main() -> None:
         print(model.name, flush=True)
         results[model.name] = {}
         for probe in probes(args.split, args.limit, [int(k) for k in args.depths.split(",")], args.tokens):
-            results[model.name][probe.name] = await measure(probe, model, judge, args.temperature)
+            results[model.name][probe.name] = await measure(probe, model, judge, drawn)
             print(line(probe.name, results[model.name][probe.name]), flush=True)
         if args.out:
             args.out.write_text(json.dumps(results, indent=1))

@@ -91,6 +91,7 @@ class RunSpec:
     seeds: int = setting(1, "repeat everything with so many seeds")
     max_tokens: int = setting(512, "longest reply, in tokens (the paper: 1024)")
     temperature: float = setting(0.0, "0: greedy, as in the paper")
+    top_p: float = setting(1.0, "with a temperature: draw from the likeliest tokens that hold this much together")
     set: tuple[str, ...] = setting((), "settings of attacks and judges: prefill.depths=0,20,80")
     base_url: str = setting("", "OpenAI-compatible endpoint that serves --model, such as http://localhost:8000/v1")
     api_key_env: str = setting("OPENAI_API_KEY", "environment variable that holds the endpoint's key")
@@ -115,7 +116,7 @@ class RunSpec:
 
     def sampling(self, seed: int) -> Sampling:
         """How replies of the model under attack are drawn."""
-        return Sampling(max_tokens=self.max_tokens, temperature=self.temperature, seed=seed)
+        return Sampling(max_tokens=self.max_tokens, temperature=self.temperature, top_p=self.top_p, seed=seed)
 
     def target_options(self) -> ModelOptions:
         """How the model under attack is opened. Raises UsageError when a template file can't be read."""
@@ -236,6 +237,8 @@ def check(spec: RunSpec) -> RunSpec:
     for name, least in at_least.items():
         if getattr(spec, name) < least:
             raise UsageError(f"--{name.replace('_', '-')} must be at least {least}")
+    if spec.temperature < 0 or not 0 < spec.top_p <= 1:
+        raise UsageError("--temperature must be at least 0, and --top-p above 0 and at most 1")
     if spec.split not in ("test", "dev", "all"):
         raise UnknownName("split", spec.split, ("test", "dev", "all"))
     if spec.skip_base and not spec.adapter:

@@ -131,6 +131,8 @@ def _engines(run: Run) -> list[str]:
 
 def _sampling(spec: Mapping[str, Any]) -> str:
     names = {"temperature": "temperature", "max_tokens": "at most {} new tokens", "seed": "seed", "limit": "limit"}
+    if spec.get("temperature") and spec.get("top_p", 1.0) < 1:
+        names["top_p"] = "top-p"
     parts = []
     for key, words in names.items():
         if spec.get(key) is not None:

@@ -23,7 +23,7 @@ Matched: TypeAlias = dict[tuple[str, str], list[tuple[float, float | None]]]
 """(before, after) of each attempt by behavior; after is None where the candidate could not be judged."""
 
 # Settings that decide what a reply is; the model itself is what a gate compares, so it is not among them.
-GENERATION = ("max_tokens", "temperature", "attacker", "budget", "reference", "from_run")
+GENERATION = ("max_tokens", "temperature", "top_p", "attacker", "budget", "reference", "from_run")
 SETTINGS = "settings of attack "
 
 
@@ -225,7 +225,8 @@ def _settings(baseline: Side, candidate: Side) -> list[Difference]:
     found = []
     for name in GENERATION:
         a, b = _told(baseline, "spec", name), _told(candidate, "spec", name)
-        if (a or None) != (b or None):  # an earlier version may lack it
+        usual = None if name != "top_p" else 1.0
+        if (a or usual) != (b or usual):  # an earlier version may lack it
             found.append(Difference(what=f"generation setting {name}", baseline=str(a), candidate=str(b)))
     a, b = (_told(s, "models", s.model, "chat_template_sha") for s in (baseline, candidate))
     if a != b:

@@ -36,10 +36,10 @@ class Recipe:
     template: Literal["chat", "inst"] = setting("chat", "the tokenizer's chat template, or the paper's [INST] form")
     refusal: str = setting("Sorry", "first word of a refusal; one token in the tokenizer")
 
-    pairs: int = setting(354, "safety pairs, the same for every method (halved by the -half ablations)")
-    helpful: int = setting(1100, "helpful pairs mixed in, the same for every method")
-    lookalike: float = setting(0.5, "share of the helpful pairs that are look-alikes: near the policy, harmless")
-    opening: float = setting(0.3, "share of the helpful pairs that are raw texts and programs that go on")
+    pairs: int = setting(560, "safety pairs, the same for every method (halved by the -half ablations)")
+    helpful: int = setting(960, "helpful pairs mixed in, the same for every method")
+    lookalike: float = setting(0.75, "share of the helpful pairs that are look-alikes: near the policy, harmless")
+    opening: float = setting(0.12, "share of the helpful pairs that are raw texts and programs that go on")
     rto_share: float = setting(0.5, "share of the pairs that are RTO (methods rto and derta)")
     rto_keep: float = setting(1.0, "share of a violating reply's positions that RTO labels; at least one")
     empty_prefix: float = setting(0.3333, "share of harmful-prefix pairs whose prefix is empty")
@@ -48,11 +48,11 @@ class Recipe:
 
     epochs: float = setting(1.0, "passes over the drawn pairs")
     max_steps: int = setting(0, "stop after this many steps; 0: when the epochs are over")
-    batch: int = setting(8, "pairs a step, over all processes")
+    batch: int = setting(4, "pairs a step, over all processes")
     micro_tokens: int = setting(2048, "tokens of one forward pass; lower it when memory runs out")
     block: int = setting(512, "longest row, in tokens; what is longer is cut")
 
-    lr: float = setting(6e-4, "peak learning rate")
+    lr: float = setting(5e-4, "peak learning rate")
     schedule: Schedule = setting("cosine", "how the rate falls: cosine, linear or constant")  # noqa: RUF009
     warmup: float = setting(0.03, "share of the steps in which the rate rises")
     weight_decay: float = setting(0.0, "AdamW's weight decay")
