@@ -96,7 +96,7 @@ def describe(
         "supervised_seen": sum(step.supervised for step in log),
         "seconds": round(seconds, 1),
         "tokens_per_second": round(tokens / max(1e-9, seconds), 1),
-        "last_losses": log[-1].parts if log else {},
+        "last_losses": last_losses(log),
         "processes": loaded.team.size,
         "device": loaded.team.device.partition(":")[0],
         "versions": {
@@ -150,6 +150,15 @@ def plot(log: Sequence[Step]) -> str:
     return text.getvalue()
 
 
+def last_losses(log: Sequence[Step]) -> dict[str, float]:
+    """Each part's mean loss over those of the last tenth of the steps that it occurred in: one step holds few pairs."""
+    found: dict[str, list[float]] = {}
+    for step in log[-max(1, len(log) // 10) :]:
+        for part, loss in step.parts.items():
+            found.setdefault(part, []).append(loss)
+    return {part: round(sum(losses) / len(losses), 4) for part, losses in sorted(found.items())}
+
+
 def command(recipe: Recipe) -> str:
     """What to type to make it again: the bundled recipe of that name and what differs from it."""
     if recipe.name not in names():
@@ -183,7 +192,7 @@ def card(recipe: Recipe, manifest: dict[str, Any]) -> str:
 Refusal token: `{recipe.refusal}` = {manifest["refusal_token"]["id"]}. Base {manifest["base_sha"]}, data
 {manifest["data_sha"]}, recipe {manifest["recipe_sha"]}.
 
-| part | pairs | labelled positions | last loss |
+| part | pairs | labelled positions | loss, last tenth of the steps |
 |---|---|---|---|
 {rows}
 
