@@ -208,3 +208,15 @@ def test_out_of_memory_says_which_setting_to_lower(
     with pytest.raises(UsageError, match="does not fit") as caught:
         train(recipe, tmp_path / "out")
     assert "micro_tokens (now 64)" in caught.value.hint
+
+
+def test_the_losses_of_the_card_are_means_over_the_last_tenth_of_the_steps() -> None:
+    from harness.train.checkpoint import last_losses
+    from harness.train.loop import Step
+
+    def step(number: int, **parts: float) -> Step:
+        return Step(step=number, loss=9.0, parts=parts, lr=0.0, norm=0.0, tokens=1, supervised=1, seconds=0.0)
+
+    log = [step(i, mle=9.0) for i in range(18)] + [step(18, mle=1.0, rto=0.5), step(19, mle=2.0)]
+    assert last_losses(log) == {"mle": 1.5, "rto": 0.5}
+    assert last_losses([]) == {}
