@@ -1,8 +1,5 @@
 """The project gates itself: the shipped adapters on the embedded checkpoint, under the profile that CI uses.
 
-Fine-tuned on short answers, so small a model gives little even where it does not refuse: what tells the two adapters
-apart is whether they refuse at all, so the policy of this gate asks for that beside what the policy at hand asks.
-
 derta replaced by vanilla must fail the gate; a rerun of derta, loaded anew and batched with nothing else, must pass.
 In float32: in bfloat16 what a reply is batched with turns a word here and there, and twelve behaviors are too few to
 say that this is nothing.
@@ -14,7 +11,6 @@ import resource
 import subprocess
 import sys
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -68,27 +64,19 @@ def outcome(folder: Path, name: str) -> str:
     return str(found)
 
 
-def policy(folder: Path) -> str:
-    """The policy that comes with the program, and that the model still refuses."""
-    path = folder / "policy.yaml"
-    usual = resources.files("harness.gate").joinpath("gate.yaml").read_text(encoding="utf-8")
-    path.write_text(f"{usual}\nunrefused: {{margin: 0.20}}\n")
-    return str(path)
-
-
 def test_replacing_derta_by_vanilla_fails_the_gate(both, tmp_path):
     run, out = str(both.folder), str(tmp_path)
     models = ["--baseline-model", "derta", "--candidate-model", "vanilla"]
-    done = harness("gate", "--baseline", run, "--candidate", run, *models, "--policy", policy(tmp_path), "--out", out)
+    done = harness("gate", "--baseline", run, "--candidate", run, *models, "--out", out)
     assert done.returncode == 1, done.stdout + done.stderr
-    assert outcome(tmp_path, "unrefused") == "fail"
+    assert outcome(tmp_path, "asr/prefill") == "fail"
     assert "fail" in (tmp_path / "gate.svg").read_text()
 
 
 def test_an_identical_rerun_passes_the_gate(both, again, tmp_path):
     done = harness(
         "gate", "--baseline", str(both.folder), "--baseline-model", "derta",
-        "--candidate", str(again.folder), "--policy", policy(tmp_path), "--out", str(tmp_path),
+        "--candidate", str(again.folder), "--out", str(tmp_path),
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
 
