@@ -11,7 +11,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar
 
 from attacks.breeding import SLOT, crossed, learned, one_slot, roulette, swapped
@@ -102,6 +102,7 @@ class AutoDan(Attack):
     words: int = 50  # size of the momentum dictionary
     swaps: int = 5  # most words changed in one prompt
     sentences_every: int = 5  # every so many generations cross sentences; the others swap words
+    target: str = ""  # the opening of a reply to work towards; "": the behavior's own
     templates: str = ""  # a YAML file of seeds, name: text with a {request} slot; "" takes the bundled ones
     sha256: str = ""
 
@@ -116,13 +117,14 @@ class AutoDan(Attack):
 
     async def attempts(self, behavior: Behavior, context: Context) -> AsyncIterator[Attempt]:
         """Two attempts: the best seed, and the best of all that was bred."""
-        if not behavior.target:
+        aim = replace(behavior, target=self.target or behavior.target)
+        if not aim.target:
             raise DataError(f"behavior {behavior.id} has no target, the opening that {self.name} works towards")
-        about = sha([context.target.name, behavior.request, behavior.target, context.seed, asdict(self), self.seeds()])
+        about = sha([context.target.name, behavior.request, aim.target, context.seed, asdict(self), self.seeds()])
         key = f"{self.name}/{behavior.id}/{about}"
         known = context.memo.get(f"{key}/found")
         if known is None:
-            known = json.dumps(await Evolution(attack=self, behavior=behavior, context=context, key=key).run())
+            known = json.dumps(await Evolution(attack=self, behavior=aim, context=context, key=key).run())
             context.memo.put(f"{key}/found", known)
         found = json.loads(known)
         spent = found["spent"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -120,6 +121,14 @@ def test_a_finished_search_is_replayed_without_weights() -> None:
 def test_a_behavior_without_target_is_an_error() -> None:
     with pytest.raises(DataError, match="no target"):
         run(SMALL, context(open_model(), helper()), Behavior(id="b", request="x"))
+
+
+def test_a_target_of_the_attack_stands_for_the_behaviors_own() -> None:
+    own = run(replace(SMALL, steps=1), context(open_model(), helper()), BEHAVIOR)
+    bare = replace(BEHAVIOR, target="")
+    given = run(replace(SMALL, steps=1, target=BEHAVIOR.target), context(open_model(), helper()), bare)
+    assert [attempt.prompt for attempt in given] == [attempt.prompt for attempt in own]
+    assert {attempt.behavior for attempt in given} == {bare}
 
 
 def test_common_beginnings() -> None:
