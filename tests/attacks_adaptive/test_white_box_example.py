@@ -31,7 +31,7 @@ def test_the_example_attacks_every_adapter_and_its_numbers_are_read_back(tmp_pat
     assert all(r.spent["target_tokens"] > 100 and r.spent["seconds"] > 0 for r in searched)
     lines = map(json.loads, (tmp_path / "run" / "memo.jsonl").read_text().splitlines())
     curves = {line["key"].rsplit("/", 1)[0] for line in lines if line["key"].startswith("gcg/")}
-    assert len(curves) == 3 * 2
+    assert len(curves) == 2  # one suffix for all behaviors, on each adapter
     assert "ASR within a budget of tokens" in (tmp_path / "run" / "summary.md").read_text()
     script = [sys.executable, str(ROOT / "benchmarks" / "adaptive_asr.py"), str(tmp_path / "run"), "two"]
     told = subprocess.run(script, capture_output=True, text=True, check=False, cwd=ROOT)
