@@ -141,8 +141,7 @@ async def violations(rows: Sequence[Row], violator: Model | None, config: BuildC
     asked = [r for r in rows if not r.get("reply") or (config.both and not r.get("raw"))] if violator else []
     if violator is None and len(made) < len(rows):
         report.dropped["violating: no reply and no violator"] += len(rows) - len(made)
-    prompts = [Prompt(text=r["request"]) if r.get("raw") else Prompt.chat(r["request"]) for r in asked]
-    replies = await ask(violator, prompts, config.violating_tokens, "violating")
+    replies = await ask(violator, [prompt(row) for row in asked], config.violating_tokens, "violating")
     for row, reply in zip(asked, replies, strict=True):
         text = reply.text.strip()
         flaw = "refusal" if REFUSAL.search(text) else "short" if len(text.split()) < SHORT else ""
@@ -185,7 +184,8 @@ async def answered(rows: Sequence[Row], helper: Model | None, config: BuildConfi
     if helper is None:
         report.dropped.update({"helpful: no reply and no helper": len(asked)} if asked else {})
         return made
-    replies = await ask(helper, [question(row, config) for row in asked], config.helpful_tokens, "helpful")
+    prompts = [prompt(row, BRIEF if config.brief else "") for row in asked]
+    replies = await ask(helper, prompts, config.helpful_tokens, "helpful")
     for row, reply in zip(asked, replies, strict=True):
         flaw = fault(reply)
         if not dropped(report, f"helpful: {flaw}", flaw):
@@ -213,11 +213,9 @@ def helpful(row: Row, reply: str, config: BuildConfig) -> Helpful:
                    cut=short or kept != reply)  # fmt: skip
 
 
-def question(row: Row, config: BuildConfig) -> Prompt:
-    """How a helpful reply is asked for."""
-    if row.get("raw"):
-        return Prompt(text=row["request"])
-    return Prompt.chat(row["request"], system=BRIEF if config.brief else "")
+def prompt(row: Row, system: str = "") -> Prompt:
+    """How a model is asked a row's request."""
+    return Prompt(text=row["request"]) if row.get("raw") else Prompt.chat(row["request"], system=system)
 
 
 async def ask(model: Model | None, prompts: Sequence[Prompt], tokens: int, title: str) -> list[Completion]:
