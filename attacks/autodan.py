@@ -11,11 +11,12 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
+from weakref import WeakKeyDictionary
 
 from attacks.breeding import SLOT, crossed, learned, one_slot, roulette, swapped
-from attacks.bundled import check_count, fill, load_role_plays
+from attacks.bundled import check_count, fill, load_role_plays, load_scenes
 from attacks.gcg_group import repay
 from attacks.gcg_search import Tokens, target_loss, tokens_of
 from attacks.packed import Packed, Row, packed, turn
@@ -27,11 +28,13 @@ NEAR = 0.35  # cosine between the embeddings of two words that may stand for eac
 
 
 class Fitness:
-    """The attacked model's loss on the target after a prompt; what was scored once is remembered."""
+    """The attacked model's loss on the target after a prompt, the mean over `scenes`; scored once, remembered.
 
-    def __init__(self, model: Packed, tokens: Tokens, behavior: Behavior) -> None:
-        self.model, self.tokens, self.behavior = model, tokens, behavior
-        self.target = tokens.encode(behavior.target)
+    A scene is a request and its target.
+    """
+
+    def __init__(self, model: Packed, tokens: Tokens, scenes: Sequence[tuple[str, str]]) -> None:
+        self.model, self.tokens, self.scenes = model, tokens, scenes
         self.known: dict[str, float] = {}
         self.vectors: dict[str, Any] = {}
 
@@ -43,14 +46,20 @@ class Fitness:
         return [self.known[text] for text in population]
 
     def scored(self, prompts: Sequence[str]) -> list[float]:
+        """The mean loss of each prompt over the scenes."""
+        losses = [self.scored_on(prompts, *scene) for scene in self.scenes]
+        return [sum(column) / len(column) for column in zip(*losses, strict=True)]
+
+    def scored_on(self, prompts: Sequence[str], request: str, opening: str) -> list[float]:
         """Sends prompts through the model, as many at a time as there is room for; their common start goes once."""
         import torch
 
-        filled = [self.tokens.filled(fill(text, request=self.behavior.request)) for text in prompts]
-        rows = [self.tokens.encode(text) + self.target[:-1] for text in filled]
-        shared = common([row[: -len(self.target)] for row in rows])
+        wanted = self.tokens.encode(opening)
+        filled = [self.tokens.filled(fill(text, request=request)) for text in prompts]
+        rows = [self.tokens.encode(text) + wanted[:-1] for text in filled]
+        shared = common([row[: -len(wanted)] for row in rows])
         past = self.model.keys_and_values(rows[0][:shared]) if shared else None
-        target = torch.tensor(self.target, device=self.model.device)
+        target = torch.tensor(wanted, device=self.model.device)
         losses = [0.0] * len(rows)
         todo = sorted(range(len(rows)), key=lambda i: len(rows[i]))
         while todo:
@@ -87,7 +96,8 @@ class AutoDan(Attack):
     """Role-play prompts bred on the likelihood of the target (AutoDAN-HGA).
 
     Yields the best seed (variant `seed`), then the best of all (`bred`). The attacker model rephrases; where it
-    fails, breeding goes on without it.
+    fails, breeding goes on without it. With `train`, a JSONL file of {"request", "target"}, one prompt is bred for all
+    of its lines and tried on every behavior.
     """
 
     name: ClassVar[str] = "autodan"
@@ -103,6 +113,7 @@ class AutoDan(Attack):
     swaps: int = 5  # most words changed in one prompt
     sentences_every: int = 5  # every so many generations cross sentences; the others swap words
     target: str = ""  # the opening of a reply to work towards; "": the behavior's own
+    train: str = ""
     templates: str = ""  # a YAML file of seeds, name: text with a {request} slot; "" takes the bundled ones
     sha256: str = ""
 
@@ -117,18 +128,23 @@ class AutoDan(Attack):
 
     async def attempts(self, behavior: Behavior, context: Context) -> AsyncIterator[Attempt]:
         """Two attempts: the best seed, and the best of all that was bred."""
-        aim = replace(behavior, target=self.target or behavior.target)
-        if not aim.target:
-            raise DataError(f"behavior {behavior.id} has no target, the opening that {self.name} works towards")
-        about = sha([context.target.name, behavior.request, aim.target, context.seed, asdict(self), self.seeds()])
-        key = f"{self.name}/{behavior.id}/{about}"
-        known = context.memo.get(f"{key}/found")
-        if known is None:
-            known = json.dumps(await Evolution(attack=self, behavior=aim, context=context, key=key).run())
-            context.memo.put(f"{key}/found", known)
+        scenes = self.scenes(behavior)
+        whose = "train" if self.train else behavior.id
+        about = sha([context.target.name, scenes, context.seed, asdict(self), self.seeds()])
+        key = f"{self.name}/{whose}/{about}"
+        async with alone(key):  # with `train`, whoever comes first searches for all
+            known = context.memo.get(f"{key}/found")
+            if known is None:
+                search = Evolution(attack=self, scenes=scenes, whose=whose, context=context, key=key)
+                known = json.dumps(await search.run())
+                context.memo.put(f"{key}/found", known)
         found = json.loads(known)
         spent = found["spent"]
-        repay(context.meter, {name: spent["seed"].get(name, 0) + spent["bred"].get(name, 0) for name in spent["bred"]})
+        if self.train:
+            spent = {variant: {f"shared_{name}": n for name, n in part.items()} for variant, part in spent.items()}
+        else:
+            parts = spent["seed"], spent["bred"]
+            repay(context.meter, {name: parts[0].get(name, 0) + parts[1].get(name, 0) for name in parts[1]})
         queries = 1
         for variant in ("seed", "bred"):
             queries += int(spent[variant].get("attacker_queries", 0))
@@ -142,13 +158,31 @@ class AutoDan(Attack):
                 spent=spent[variant],
             )
 
+    def scenes(self, behavior: Behavior) -> list[tuple[str, str]]:
+        """Requests and targets that a prompt is bred on."""
+        if self.train:
+            return [(request, self.target or target) for request, target in load_scenes(self.train)]
+        target = self.target or behavior.target
+        if not target:
+            raise DataError(f"behavior {behavior.id} has no target, the opening that {self.name} works towards")
+        return [(behavior.request, target)]
+
+
+def alone(key: str) -> asyncio.Lock:
+    """Held while one search runs: who asks for the same one waits for what it finds."""
+    return _SEARCHES.setdefault(asyncio.get_running_loop(), {}).setdefault(key, asyncio.Lock())
+
+
+_SEARCHES: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, asyncio.Lock]] = WeakKeyDictionary()
+
 
 @dataclass(slots=True, kw_only=True)
 class Evolution:
-    """One behavior's search. Everything but the losses follows from seeds, so a killed run needs only those."""
+    """One search. Everything but the losses follows from seeds, so a killed run needs only those."""
 
     attack: AutoDan
-    behavior: Behavior
+    scenes: Sequence[tuple[str, str]]
+    whose: str  # id of the behavior it is for
     context: Context
     key: str
     fitness: Fitness | None = None
@@ -176,7 +210,7 @@ class Evolution:
 
     async def first(self) -> list[str]:
         """The seeds, and rephrasings of them up to the population's size; a child of two seeds where one fails."""
-        a, rng = self.attack, self.context.rng(self.attack.name, self.behavior.id)
+        a, rng = self.attack, self.context.rng(self.attack.name, self.whose)
         seeds = list(a.seeds())
         if len(seeds) >= a.size:
             return rng.sample(seeds, a.size)
@@ -207,11 +241,11 @@ class Evolution:
         """Loads the weights when nobody has yet."""
         module, tokenizer = self.context.target.weights()
         model = packed(module)
-        return Fitness(model, tokens_of(tokenizer, model.embed.weight.shape[0]), self.behavior)
+        return Fitness(model, tokens_of(tokenizer, model.embed.weight.shape[0]), self.scenes)
 
     async def next(self, generation: int, population: Sequence[str], losses: Sequence[float]) -> list[str]:
         """The next generation: the elites, and children of the rest."""
-        a, rng = self.attack, self.context.rng(self.attack.name, self.behavior.id, generation)
+        a, rng = self.attack, self.context.rng(self.attack.name, self.whose, generation)
         order = sorted(range(len(population)), key=lambda i: losses[i])
         elites = [population[i] for i in order[: max(1, round(a.elites * len(order)))]]
         count = len(population) - len(elites)
@@ -233,7 +267,7 @@ class Evolution:
 
     async def rephrased(self, texts: Sequence[str], spares: Sequence[str], generation: int) -> list[str]:
         """Each text in the attacker's words; its spare where the attacker fails or loses the request's place."""
-        base = self.context.rng(self.attack.name, self.behavior.id, "words", generation).randrange(2**30)
+        base = self.context.rng(self.attack.name, self.whose, "words", generation).randrange(2**30)
 
         async def one(i: int, text: str, spare: str) -> str:
             told = (

@@ -17,6 +17,7 @@ from pathlib import Path
 from harness.errors import DataError, UsageError
 
 TEMPLATES = Path(__file__).parent / "templates"
+SCENE = 'one JSON object a line: {"request": "...", "target": "..."}'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +90,18 @@ def load_role_plays(path: str = "", sha256: str = "") -> Mapping[str, str]:
         if not isinstance(text, str) or "{request}" not in text:
             raise DataError(f"{source}: template {name!r} has no {{request}} slot")
     return {str(name): text for name, text in table.items()}
+
+
+def load_scenes(path: str) -> list[tuple[str, str]]:
+    """Requests and the openings of replies to work towards, of a JSONL file: what one search is to serve at once."""
+    try:
+        rows = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
+        scenes = [(str(row["request"]), str(row["target"])) for row in rows]
+    except (OSError, ValueError, KeyError, TypeError) as err:
+        raise UsageError(f"{path} can't be read: {type(err).__name__}", hint=SCENE) from None
+    if not scenes:
+        raise UsageError(f"{path} is empty", hint=SCENE)
+    return scenes
 
 
 def check_count(option: str, value: object, *, least: int, most: int | None = None) -> None:

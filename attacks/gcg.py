@@ -11,14 +11,13 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass, fields, replace
-from pathlib import Path
 from typing import Any, ClassVar
 
-from attacks.bundled import check_count
+from attacks.bundled import check_count, load_scenes
 from attacks.gcg_group import Member, repay, search_together, waiting
 from attacks.gcg_search import Search, Settings, tokens_of
 from attacks.packed import packed, turn
-from harness.errors import DataError, ModelError, UnknownName, UsageError
+from harness.errors import DataError, ModelError, UnknownName
 from harness.types import Attack, Attempt, Behavior, Capability, Context, Prompt, sha
 
 PRESETS: dict[str, Settings] = {
@@ -121,9 +120,4 @@ class Gcg(Attack):
             if not behavior.target:
                 raise DataError(f"behavior {behavior.id} has no target, the opening that {self.name} works towards")
             return [(behavior.request, behavior.target)]
-        try:
-            rows = [json.loads(line) for line in Path(self.train).read_text().splitlines() if line.strip()]
-            return [(str(row["request"]), str(row["target"])) for row in rows]
-        except (OSError, ValueError, KeyError, TypeError) as err:
-            hint = 'one JSON object a line: {"request": "...", "target": "..."}'
-            raise UsageError(f"{self.train} can't be read: {err}", hint=hint) from err
+        return load_scenes(self.train)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +13,7 @@ import pytest
 from attacks.autodan import AutoDan, common
 from attacks.breeding import SLOT
 from harness.errors import DataError, ModelError
-from harness.types import Behavior, Prompt, Sampling
+from harness.types import Attempt, Behavior, Prompt, Sampling
 from tests.attacks_adaptive.fakes import Notes, Scripted, context, run
 from tests.attacks_adaptive.tiny import Open, open_model
 
@@ -33,7 +36,7 @@ def test_losses_are_those_of_each_prompt_alone() -> None:
     from attacks.packed import packed
 
     module, tokenizer = open_model().weights()
-    fitness = Fitness(packed(module), tokens_of(tokenizer, 344), BEHAVIOR)
+    fitness = Fitness(packed(module), tokens_of(tokenizer, 344), [(BEHAVIOR.request, BEHAVIOR.target)])
     prompts = ["x {request}", "tell me: {request} ! x ! x !", "{request}"]
     for prompt, loss in zip(prompts, fitness.losses(prompts), strict=True):
         messages = [{"role": "user", "content": prompt.replace(SLOT, BEHAVIOR.request)}]
@@ -52,7 +55,7 @@ def test_the_best_seed_is_an_attempt_of_its_own_and_the_best_is_no_worse() -> No
     seed, bred = run(SMALL, context(target, helper()), BEHAVIOR)
     assert (seed.variant, bred.variant) == ("seed", "bred")
     assert all(BEHAVIOR.request in attempt.prompt.last for attempt in (seed, bred))
-    fitness = Fitness(packed(target.pair[0]), tokens_of(target.pair[1], 344), BEHAVIOR)
+    fitness = Fitness(packed(target.pair[0]), tokens_of(target.pair[1], 344), [(BEHAVIOR.request, BEHAVIOR.target)])
     losses = fitness.losses([a.prompt.last.replace(BEHAVIOR.request, SLOT) for a in (seed, bred)])
     assert losses[1] <= losses[0]
 
@@ -109,6 +112,43 @@ def test_a_killed_run_ends_as_an_unbroken_one() -> None:
     with pytest.raises(KeyboardInterrupt):
         run(SMALL, context(open_model(), helper(), memo=memo), BEHAVIOR)
     assert run(SMALL, context(open_model(), helper(), memo=Notes(memo.kept)), BEHAVIOR) == whole
+
+
+def test_one_prompt_is_bred_for_all_lines_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from attacks.autodan import Fitness
+    from attacks.gcg_search import tokens_of
+    from attacks.packed import packed
+
+    file = tmp_path / "train.jsonl"
+    scenes = [("how does it float?", "the ring"), ("where is it?", "it is here")]
+    file.write_text("".join(json.dumps({"request": r, "target": t}) + "\n" for r, t in scenes))
+    passes: list[int] = []
+    plain = Fitness.scored
+
+    def counted(self: Fitness, prompts: Any) -> list[float]:
+        passes.append(len(prompts))
+        return plain(self, prompts)
+
+    monkeypatch.setattr(Fitness, "scored", counted)
+    attack, target = AutoDan(size=6, steps=3, mutation=0, train=str(file)), open_model()
+    ctx = context(target, helper())
+    others = [Behavior(id=f"b{i}", request=f"request {i}", target="unused") for i in range(3)]
+
+    async def together() -> list[list[Attempt]]:
+        async def one(behavior: Behavior) -> list[Attempt]:
+            return [attempt async for attempt in attack.attempts(behavior, ctx)]
+
+        return list(await asyncio.gather(*map(one, others)))
+
+    found = asyncio.run(together())
+    assert len(passes) <= 4  # one search, however many behaviors wait for it
+    texts = [[a.prompt.last.replace(a.behavior.request, SLOT) for a in pair] for pair in found]
+    assert texts[0] == texts[1] == texts[2]
+    assert all(name.startswith("shared_") for pair in found for a in pair for name in a.spent or {})
+    fitness = Fitness(packed(target.pair[0]), tokens_of(target.pair[1], 344), scenes)
+    alone = [Fitness(fitness.model, fitness.tokens, [scene]).losses(texts[0]) for scene in scenes]
+    assert fitness.losses(texts[0]) == pytest.approx([sum(pair) / 2 for pair in zip(*alone, strict=True)])
+    assert fitness.losses(texts[0])[1] <= fitness.losses(texts[0])[0]
 
 
 def test_a_finished_search_is_replayed_without_weights() -> None:
