@@ -13,6 +13,7 @@ from harness.train.data import TrainSet
 from harness.train.data import load as load_data
 from harness.train.recipe import Recipe
 from harness.train.rows import Encoder, rows_of
+from harness.train.trainer import settled
 
 GIB = 2**30
 TOKENS_PER_PAIR = 400  # a mean of instruction data, for sets that are not here; a run counts what it reads
@@ -117,6 +118,7 @@ def plan(recipe: Recipe, *, gpus: int | None = None, gpu: str = "H100") -> Plan:
     if gpu not in PEAK:
         raise UsageError(f"no figures for GPU {gpu!r}", hint=f"known: {', '.join(PEAK)}")
     gpus = (0 if recipe.base == embedded.NAME else 8) if gpus is None else gpus
+    recipe = settled(recipe, on_gpu=gpus > 0)
     shape = shape_of(recipe.base)
     split = max(1, gpus) if recipe.shard else 1
     trained = shape.adapter(recipe.lora_r) if recipe.tune == "lora" else shape.parameters
@@ -269,6 +271,7 @@ def shape_of(base: str) -> Shape:
 
 def text(recipe: Recipe, found: Plan) -> str:
     """The plan as lines for the terminal."""
+    recipe = settled(recipe, on_gpu=found.gpus > 0)
     where, reading = (f"{found.gpus} GPU(s)" if found.gpus else "the CPU"), found.reading
     time = f"{found.hours:.1f} h" if found.hours >= 1 else f"{max(1, round(60 * found.hours))} min"
     return "\n".join(

@@ -68,7 +68,9 @@ class Recipe:
         ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"), "layers that get an adapter"
     )
     lora_parameters: tuple[str, ...] = setting((), "weights that are no layers (fused experts) that get an adapter")
-    precision: Literal["bf16", "fp32"] = setting("bf16", "precision of the forward and backward pass")
+    precision: Literal["auto", "bf16", "fp32"] = setting(
+        "auto", "of the forward and backward pass; auto: bf16, but fp32 on a CPU that does not multiply bf16 itself"
+    )
     checkpointing: bool = setting(False, "recompute activations in the backward pass: slower, far less memory")
     shard: bool = setting(False, "FSDP: split weights, gradients and optimizer over the processes")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,8 @@ from harness.errors import DataError, UsageError
 from harness.train.data import load as load_data
 from harness.train.recipe import Recipe
 
-IDLE = ("name", "save_every", "micro_tokens", "experimental")  # settings that leave the weights as they are
+IDLE = ("name", "save_every", "micro_tokens", "experimental", "precision")
+"""Settings that leave the weights as they are, but for rounding."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,12 +33,24 @@ def train(recipe: Recipe, out: Path) -> Result:
     check(recipe)
     data = load_data(recipe.data)
     base = locate(recipe.base)
+    import torch
+
     from harness.models.weights import fingerprint
     from harness.train import checkpoint, loop
 
+    recipe = settled(recipe, on_gpu=torch.cuda.is_available())
     log, loaded, items = loop.run(recipe, data, base, out)
     manifest = checkpoint.save(out, recipe, data, loaded, items, log, fingerprint(Path(base)))
     return Result(folder=out, manifest=manifest)
+
+
+def settled(recipe: Recipe, *, on_gpu: bool) -> Recipe:
+    """The recipe with the precision that `auto` comes to on a GPU or on this CPU: what a manifest holds."""
+    from harness.models.weights import bf16_in_hardware
+
+    if recipe.precision != "auto":
+        return recipe
+    return replace(recipe, precision="bf16" if on_gpu or bf16_in_hardware() else "fp32")
 
 
 def check(recipe: Recipe) -> None:

@@ -239,6 +239,7 @@ def test_a_checkpoint_is_that_of_a_recipe_unless_something_that_matters_changed(
     del then["rto_weight"]
     manifest = {"recipe": then, "data_sha": "d", "base_sha": "b"}
     assert made_by(manifest, replace(recipe, name="b", save_every=9, micro_tokens=64), "d", "b")
+    assert made_by(manifest, replace(recipe, precision="fp32"), "d", "b")  # the same recipe on another machine
     assert not made_by(manifest, replace(recipe, seed=1), "d", "b")
     assert not made_by(manifest, replace(recipe, rto_weight=2.0), "d", "b")
     assert not made_by(manifest, recipe, "other", "b")
@@ -251,3 +252,15 @@ def test_prefix_draws_do_not_touch_the_order_of_triples(chars: Any) -> None:
     first = [item.source for item in draw(Recipe(method="vanilla", helpful=0, pairs=9), DATA, Encoder(chars))]  # type: ignore[union-attr]
     second = [item.source for item in draw(Recipe(method="recaug", helpful=0, pairs=9), DATA, Encoder(chars))]  # type: ignore[union-attr]
     assert first == second
+
+
+def test_auto_takes_the_precision_that_the_machine_is_fast_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    from harness.models import weights
+    from harness.train.trainer import settled
+
+    auto = Recipe()
+    for here, on_gpu, wanted in ((True, False, "bf16"), (False, False, "fp32"), (False, True, "bf16")):
+        monkeypatch.setattr(weights, "bf16_in_hardware", lambda here=here: here)
+        assert settled(auto, on_gpu=on_gpu).precision == wanted
+    named = replace(auto, precision="bf16")
+    assert settled(named, on_gpu=False) is named
