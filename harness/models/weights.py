@@ -137,9 +137,12 @@ def first_line(err: BaseException) -> str:
 
 
 def load_weights(path: str, adapter: Path | None, options: ModelOptions) -> tuple[Any, Any]:
-    """The torch module and its tokenizer, which carries the run's chat format; the adapter merged in."""
+    """The torch module and its tokenizer, which carries the run's chat format; the adapter merged in.
+
+    Where no precision is named, a CPU that does not multiply bf16 itself gets float32, as the engine does.
+    """
     tokenizer = load_tokenizer(Path(path), options)
-    module = load_module(Path(path), options)
+    module = load_module(Path(path), options, steady=not bf16_in_hardware())
     if adapter is not None:
         module = with_adapters(module, {"default": adapter}).merge_and_unload().eval().requires_grad_(False)
     return module, dressed(tokenizer, options)

@@ -1,6 +1,7 @@
 """Batched decoding on tiny weights: what a row gets must not depend on its neighbours."""
 
 import asyncio
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -268,3 +269,22 @@ def test_base_and_adapters_answer_side_by_side_as_peft_alone_does(tmp_path: Path
         await base.close()
 
     asyncio.run(go())
+
+
+@pytest.mark.slow
+def test_gradients_are_taken_in_the_precision_that_the_cpu_is_fast_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    from harness.models import weights
+
+    at = checkpoint(tmp_path / "tiny")
+    config = json.loads((at / "config.json").read_text())
+    (at / "config.json").write_text(json.dumps(config | {"dtype": "bfloat16"}))
+    for here, wanted in ((False, torch.float32), (True, torch.bfloat16)):
+        monkeypatch.setattr(weights, "bf16_in_hardware", lambda here=here: here)
+        module, _ = weights.load_weights(str(at), None, ModelOptions())
+        assert module.dtype == wanted
+    module, _ = weights.load_weights(str(at), None, ModelOptions(dtype="bfloat16"))
+    assert module.dtype == torch.bfloat16
