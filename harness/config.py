@@ -29,7 +29,7 @@ PAPER: dict[str, Any] = {
 """What the DeRTa paper's protocol says whatever is asked (arXiv 2407.09121): docs/paper.md."""
 
 PROFILES: dict[str, dict[str, Any]] = {
-    "demo": {"limit": 12, "max_tokens": 96, "task_limit": 20},
+    "demo": {"limit": 12, "max_tokens": 96, "temperature": 0.7, "top_p": 0.8, "task_limit": 20},
     "ci": {"limit": 12, "max_tokens": 64, "task_limit": 20, "attacks": ("direct", "prefill", "completion")},
     "paper": {
         **PAPER,
