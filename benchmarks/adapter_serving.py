@@ -19,7 +19,7 @@ from harness.types import Model, Prompt, Sampling
 
 
 def functions(modules: tuple[Any, ...]) -> list[dict[str, Any]]:
-    return [{name: getattr(module, name) for name in cpu_lora.NAMES} for module in modules]
+    return [{name: getattr(module, name) for name in cpu_lora.OWN} for module in modules]
 
 
 async def spent(model: Model, salt: str) -> float:

@@ -7,10 +7,8 @@ same sums. Used for vLLM 0.32; another version keeps its own code where its func
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
-
-NAMES = ("bgmv_shrink", "bgmv_expand", "bgmv_expand_slice")
 
 
 def install() -> bool:
@@ -20,61 +18,81 @@ def install() -> bool:
     from vllm.lora.ops.torch_ops import lora_ops
     from vllm.lora.punica_wrapper import punica_cpu
 
-    own: dict[str, Callable[..., None]] = {
-        "bgmv_shrink": shrink,
-        "bgmv_expand": expand,
-        "bgmv_expand_slice": expand_slice,
-    }
-    for name, function in own.items():
+    for name, function in OWN.items():
         theirs = getattr(lora_ops, name, None)
         if theirs is None or len(inspect.signature(theirs).parameters) != len(inspect.signature(function).parameters):
             return False
-    for name, function in own.items():
+    for name, function in OWN.items():
         setattr(lora_ops, name, function)
         setattr(punica_cpu, name, function)
     return True
 
 
-def products(inputs: Any, weights: Any, slots: Any, dtype: Any) -> Any:
-    """inputs (n, i), weights (s, [1,] o, i), slots (n,) -> (n, o) in `dtype`; rows of slot -1 (no adapter) are 0."""
+def rows_by_slot(slots: Any) -> list[tuple[int, Any]]:
+    """Each adapter's slot with the numbers of its rows (None: all of them); rows of slot -1 have no adapter.
+
+    Every layer of a step asks with the same slots: the last answer is kept.
+    """
+    global _last
     import torch
 
+    if _last is None or _last[0].shape != slots.shape or not torch.equal(_last[0], slots):
+        present = torch.unique(slots).tolist()
+        if len(present) == 1:
+            found = [(present[0], None)]
+        else:
+            found = [(slot, (slots == slot).nonzero().squeeze(1)) for slot in present]
+        _last = slots.clone(), [(slot, rows) for slot, rows in found if slot >= 0]
+    return _last[1]
+
+
+_last: tuple[Any, list[tuple[int, Any]]] | None = None
+
+
+def products(inputs: Any, weights: Any, slots: Any, dtype: Any) -> Iterator[tuple[Any, Any]]:
+    """inputs (n, i), weights (s, [1,] o, i), slots (n,) -> for each adapter its rows (m,) and their products (m, o)."""
     weights = weights.squeeze(1) if weights.dim() == 4 else weights
     inputs = inputs.to(dtype)
-    present = torch.unique(slots).tolist()
-    if len(present) == 1 and present[0] >= 0:
-        return inputs @ weights[present[0]].to(dtype).T
-    found = torch.zeros(inputs.shape[0], weights.shape[1], dtype=dtype)
-    for slot in present:
-        if slot >= 0:
-            rows = (slots == slot).nonzero().squeeze(1)
-            found[rows] = inputs[rows] @ weights[slot].to(dtype).T
-    return found
+    for slot, rows in rows_by_slot(slots):
+        mine = inputs if rows is None else inputs.index_select(0, rows)
+        yield rows, mine @ weights[slot].to(dtype).T
 
 
 def shrink(inputs: Any, weights: Any, output: Any, slots: Any, scaling: float = 1.0) -> None:
     """output (n, r) = scaling * inputs (n, i) times the A (r, i) of each row's adapter."""
-    found = products(inputs, weights, slots, output.dtype)
-    output[:, : found.shape[1]] = scaling * found
+    output[:, : weights.shape[-2]] = 0
+    for rows, found in products(inputs, weights, slots, output.dtype):
+        place(output[:, : found.shape[1]], rows, scaling * found, add=False)
 
 
 def expand(inputs: Any, weights: Any, output: Any, slots: Any, add_inputs: bool = True) -> None:
     """output (n, o) gets inputs (n, r) times the B (o, r) of each row's adapter; it may be padded to more columns."""
-    found = products(inputs, weights, slots, output.dtype)
-    columns = min(found.shape[1], output.shape[1])
-    place(output[:, :columns], found[:, :columns], add=add_inputs)
+    columns = min(weights.shape[-2], output.shape[1])
+    expand_slice(inputs, weights, output, slots, 0, columns, add_inputs)
 
 
 def expand_slice(
     inputs: Any, weights: Any, output: Any, slots: Any, offset: int, size: int, add_inputs: bool = True
 ) -> None:
     """As `expand`, into `size` columns of the output from `offset` on."""
-    place(output[:, offset : offset + size], products(inputs, weights, slots, output.dtype), add=add_inputs)
+    where = output[:, offset : offset + size]
+    if not add_inputs:
+        where.zero_()
+    for rows, found in products(inputs, weights, slots, output.dtype):
+        place(where, rows, found[:, :size], add=add_inputs)
 
 
-def place(where: Any, found: Any, *, add: bool) -> None:
-    """Adds a product to a part of the output, or writes it there."""
-    if add:
-        where += found
+def place(where: Any, rows: Any, found: Any, *, add: bool) -> None:
+    """Adds a product to its rows of a part of the output, or writes it there."""
+    if rows is None:
+        where.add_(found) if add else where.copy_(found)
+    elif add:
+        where.index_add_(0, rows, found)
     else:
-        where.copy_(found)
+        where.index_copy_(0, rows, found)
+
+
+OWN: dict[str, Callable[..., None]] = {
+    "bgmv_shrink": shrink, "bgmv_expand": expand, "bgmv_expand_slice": expand_slice,
+}  # fmt: skip
+"""Ours, by the names of those they replace."""

@@ -277,9 +277,10 @@ def build_engine(path: str, options: ModelOptions, adapters: tuple[Path, ...]) -
     dtype = "float32" if options.dtype == "auto" and on_cpu and not bf16_in_hardware() else options.dtype
     lora = lora_settings([read_adapter(folder) for folder in adapters], on_cpu=on_cpu) if adapters else {}
     if adapters and on_cpu:
-        from harness.models import cpu_lora
+        from harness.models import cpu_lora, cpu_sampling
 
         cpu_lora.install()
+        cpu_sampling.install()
     arguments = EngineArgs(
         model=path,
         dtype=dtype,
