@@ -6,11 +6,13 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from harness.metrics import compute
+from harness.metrics import any_attack, attacked, compute, question
 from harness.stats.intervals import over_columns
-from harness.types import Metric, Run
+from harness.types import Metric, Record, Run
 
 SHOWN = ("asr", "asr_any", "over_refusal", "over_refusal_early", "over_refusal_late", "answered", "helpfulness")
+
+APART = 10**6  # between the seeds of two checkpoints' records; a run's own seeds are far fewer
 
 
 def pool(run: Run, labels: Mapping[str, str]) -> Run:
@@ -18,14 +20,34 @@ def pool(run: Run, labels: Mapping[str, str]) -> Run:
 
     Metrics by method come first; then the main ones of every checkpoint, which say `checkpoint`, not `model`.
     """
-    records = tuple(replace(record, model=labels.get(record.model, record.model)) for record in run.records)
+    records = one_name(run.records, labels)
     each = compute(run.records)
     parts: dict[tuple[str, str, frozenset[tuple[str, str]]], list[Metric]] = defaultdict(list)
     for metric in each:
         parts[place(metric, labels)].append(metric)
-    together = [across(metric, parts[place(metric, {})]) for metric in compute(records)]
+    together = [
+        across(any_by_checkpoint(metric, records) if metric.name == "asr_any" else metric, parts[place(metric, {})])
+        for metric in compute(records)
+        if place(metric, {}) in parts  # else it is of seeds that no checkpoint alone has
+    ]
     main = [m for m in each if m.name in SHOWN and "reading" not in m.group and m.group["model"] in labels]
     return replace(run, records=records, metrics=(*together, *map(by_checkpoint, main)))
+
+
+def one_name(records: Sequence[Record], labels: Mapping[str, str]) -> tuple[Record, ...]:
+    """The records under their methods' names; those of each checkpoint get seeds of their own, so that what is counted
+    by behavior and seed (what an attack spent) is counted for each checkpoint."""
+    apart = {name: number * APART for number, name in enumerate(labels)}
+    return tuple(
+        replace(r, model=labels[r.model], seed=r.seed + apart[r.model]) if r.model in labels else r for r in records
+    )
+
+
+def any_by_checkpoint(metric: Metric, records: Sequence[Record]) -> Metric:
+    """Whether any attack got an answer, asked of each behavior on each checkpoint."""
+    model = metric.group["model"]
+    mine = [r for r in records if r.model == model and attacked(r)]
+    return any_attack(model, mine, lambda r: (question(r), r.seed // APART))
 
 
 def place(metric: Metric, labels: Mapping[str, str]) -> tuple[str, str, frozenset[tuple[str, str]]]:
@@ -38,8 +60,10 @@ def place(metric: Metric, labels: Mapping[str, str]) -> tuple[str, str, frozense
 def across(metric: Metric, parts: Sequence[Metric]) -> Metric:
     """A pooled rate with its interval widened by what its checkpoints differ in beyond chance.
 
-    Counts (which bear no bounds) and what has a single checkpoint keep the interval over behaviors.
+    Counts (which bear no bounds), costs and what has a single checkpoint keep the interval over behaviors.
     """
+    if metric.name == "cost_per_success":  # no share of anything
+        return metric
     told = [(part.value, part.n) for part in parts if part.value is not None and part.n]
     if metric.value is None or metric.low is None or metric.high is None or metric.floor is None or len(told) < 2:
         return metric

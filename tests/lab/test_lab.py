@@ -279,6 +279,23 @@ def test_seeds_that_agree_leave_the_interval_over_behaviors_alone_and_others_wid
     assert (apart.low, apart.high) == (0.0, 1.0)  # t with 2 degrees of freedom: 4.3 standard errors of 0.29
 
 
+def test_what_is_told_by_behavior_is_told_of_each_checkpoint() -> None:
+    """Checkpoint 0 falls to two of four behaviors, checkpoint 1 to another one: 3 of 8 fell, not 3 of 4; a behavior
+    costs one query on each, and a success 8 / 3 of them."""
+    run = Run(folder=Path(), info={}, records=rows([[1, 1, 0, 0], [0, 0, 1, 0]]), metrics=())
+    found = pool(run, {"derta-s0": "derta", "derta-s1": "derta"}).metrics
+    [any_attack] = [m for m in found if m.name == "asr_any" and m.group == {"model": "derta"}]
+    assert (any_attack.value, any_attack.n) == (3 / 8, 8)
+    [cost] = [m for m in found if m.name == "cost" and m.group.get("unit") == "queries"]
+    assert (cost.value, cost.n) == (1.0, 8)
+    [each] = [m for m in found if m.name == "cost_per_success" and m.group["unit"] == "queries"]
+    assert each.value == pytest.approx(8 / 3)
+    assert each.low is not None
+    assert each.low > 1
+    assert each.high is None or each.high > 3
+    assert not [m for m in found if m.name == "asr_at_k"]  # seeds of training are no further tries
+
+
 def test_widening_by_hand() -> None:
     """Means .2 and .6 of 100 each, value .4: between 2 * (100 * .2)^2 * 2 / 200^2 = .04, chance .24 / 200 = .0012, so
     extra .0388; t with 1 degree of freedom is 12.706: the reach is beyond the scale. Equal means: nothing is added."""
