@@ -113,7 +113,7 @@ class AutoDan(Attack):
     swaps: int = 5  # most words changed in one prompt
     sentences_every: int = 5  # every so many generations cross sentences; the others swap words
     target: str = ""  # the opening of a reply to work towards; "": the behavior's own
-    train: str = ""
+    train: str = ""  # requests and targets that one prompt is bred for
     templates: str = ""  # a YAML file of seeds, name: text with a {request} slot; "" takes the bundled ones
     sha256: str = ""
 
@@ -182,7 +182,7 @@ class Evolution:
 
     attack: AutoDan
     scenes: Sequence[tuple[str, str]]
-    whose: str  # id of the behavior it is for
+    whose: str  # id of the behavior it is for, or `train`: what its random numbers are drawn by
     context: Context
     key: str
     fitness: Fitness | None = None

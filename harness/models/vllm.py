@@ -276,11 +276,12 @@ def build_engine(path: str, options: ModelOptions, adapters: tuple[Path, ...]) -
     machine = dict(CPU_SETTINGS) if on_cpu else {}
     dtype = "float32" if options.dtype == "auto" and on_cpu and not bf16_in_hardware() else options.dtype
     lora = lora_settings([read_adapter(folder) for folder in adapters], on_cpu=on_cpu) if adapters else {}
-    if adapters and on_cpu:
+    if on_cpu:
         from harness.models import cpu_lora, cpu_sampling
 
-        cpu_lora.install()
         cpu_sampling.install()
+        if adapters:
+            cpu_lora.install()
     arguments = EngineArgs(
         model=path,
         dtype=dtype,
