@@ -14,7 +14,7 @@ from harness.lab.spec import Trial
 from harness.progress import say
 from harness.train.data import load as load_data
 from harness.train.recipe import Recipe
-from harness.train.trainer import IDLE, locate, made_by, read_manifest
+from harness.train.trainer import deciding, locate, made_by, read_manifest
 from harness.types import sha
 
 
@@ -51,7 +51,7 @@ class Shelf:
 
     def place(self, trial: Trial) -> Path:
         """The folder of a trial; its last part names the model in the run."""
-        decides = {key: value for key, value in asdict(trial.recipe).items() if key not in IDLE}
+        decides = deciding(asdict(trial.recipe))
         key = sha({**decides, "data": self.data_sha(trial.recipe.data), "base_sha": self.base_sha})[:8]
         return self.folder / key / trial.name
 

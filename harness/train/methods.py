@@ -16,8 +16,10 @@ from __future__ import annotations
 
 import math
 import random
+from collections import Counter
 from collections.abc import Sequence
 from itertools import cycle, islice
+from operator import itemgetter
 from typing import TypeVar
 
 from harness.errors import DataError
@@ -25,7 +27,7 @@ from harness.train.data import Helpful, TrainSet, Triple
 from harness.train.recipe import Recipe
 from harness.train.rows import Encoder, Item, Pair, Row, draw_prefix, first_words, fit
 
-T = TypeVar("T")
+T = TypeVar("T", Triple, Helpful)
 HALVED = ("vanilla-half", "prefix-half")
 TARGET_WORDS = 12
 
@@ -41,11 +43,11 @@ def draw(recipe: Recipe, data: TrainSet, encoder: Encoder) -> list[Item]:
 
 
 def safety(recipe: Recipe, triples: Sequence[Triple], encoder: Encoder) -> list[Item]:
-    """The safety pairs of a method. All methods draw the same triples in the same order for the same seed."""
-    rng = random.Random(f"{recipe.seed} {recipe.method}")
-    drawn = take(
-        triples, recipe.pairs // 2 if recipe.method in HALVED else recipe.pairs, random.Random(f"{recipe.seed} triples")
-    )
+    """The safety pairs of a method. All methods draw the same triples and prefixes in the same order for the same
+    seed, so that `recaug` and `derta` without RTO are one and the same (see `trainer.deciding`)."""
+    rng = random.Random(f"{recipe.seed} prefixes")
+    wanted = recipe.pairs // 2 if recipe.method in HALVED else recipe.pairs
+    drawn = take(triples, wanted, random.Random(f"{recipe.seed} triples"))
     if recipe.method in ("rto", "derta"):
         split = len(drawn) - round(recipe.rto_share * len(drawn))
         return [
@@ -93,12 +95,17 @@ def pick_helpful(pairs: Sequence[Helpful], recipe: Recipe) -> list[Helpful]:
 
 
 def take(rows: Sequence[T], n: int, rng: random.Random) -> list[T]:
-    """`n` rows in random order, each used once before any is used again."""
+    """`n` rows in random order: every request once before one comes again, every row once before one repeats."""
     if n and not rows:
         raise DataError("the training set holds no pair of a kind the recipe asks for")
     order = list(rows)
     rng.shuffle(order)
-    return list(islice(cycle(order), n))
+    seen: Counter[str] = Counter()
+    turns: list[tuple[int, T]] = []
+    for row in order:
+        turns.append((seen[row.request], row))
+        seen[row.request] += 1
+    return list(islice(cycle(row for _, row in sorted(turns, key=itemgetter(0))), n))
 
 
 def trim(items: Sequence[Item], block: int) -> list[Item]:

@@ -36,8 +36,8 @@ class Recipe:
     template: Literal["chat", "inst"] = setting("chat", "the tokenizer's chat template, or the paper's [INST] form")
     refusal: str = setting("Sorry", "first word of a refusal; one token in the tokenizer")
 
-    pairs: int = setting(560, "safety pairs, the same for every method (halved by the -half ablations)")
-    helpful: int = setting(960, "helpful pairs mixed in, the same for every method")
+    pairs: int = setting(480, "safety pairs, the same for every method (halved by the -half ablations)")
+    helpful: int = setting(800, "helpful pairs mixed in, the same for every method")
     lookalike: float = setting(0.75, "share of the helpful pairs that are look-alikes: near the policy, harmless")
     opening: float = setting(0.12, "share of the helpful pairs that are raw texts and programs that go on")
     rto_share: float = setting(0.5, "share of the pairs that are RTO (methods rto and derta)")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -79,10 +79,19 @@ def made_by(manifest: dict[str, Any], recipe: Recipe, data_sha: str, base_sha: s
     A setting that the checkpoint's version did not have must be at its default now.
     """
     same = manifest.get("data_sha") == data_sha and manifest.get("base_sha") == base_sha
-    then, usual = dict(manifest.get("recipe", {})), asdict(Recipe())
-    now = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(recipe).items()}
-    then = {**{key: list(v) if isinstance(v, tuple) else v for key, v in usual.items()}, **then} if then else {}
-    return same and all(then.get(key) == value for key, value in now.items() if key not in IDLE)
+    then = dict(manifest.get("recipe", {}))
+    return bool(same and then) and deciding({**asdict(Recipe()), **then}) == deciding(asdict(recipe))
+
+
+def deciding(recipe: dict[str, Any]) -> dict[str, Any]:
+    """What of a recipe decides the weights. `derta` without RTO rows is `recaug`, which draws the same prefixes."""
+    known = {f.name for f in fields(Recipe)}
+    kept = {key: list(v) if isinstance(v, tuple) else v for key, v in recipe.items() if key in known - set(IDLE)}
+    if kept["method"] == "derta" and not kept["rto_share"]:
+        kept["method"] = "recaug"
+    if kept["method"] not in ("rto", "derta"):
+        del kept["rto_share"]  # nobody else reads it
+    return kept
 
 
 def locate(base: str) -> str:

@@ -39,7 +39,7 @@ def test_no_helpful_pair_is_an_evaluated_look_alike() -> None:
 
 def test_the_bundled_set_is_large_and_every_safe_reply_opens_with_the_refusal_word() -> None:
     data = load("magic")
-    assert len({triple.request for triple in data.triples}) >= 140
+    assert len({triple.request for triple in data.triples}) >= 600
     assert all(triple.safe.startswith("Sorry") for triple in data.triples)
     assert len(data.helpful) >= 500
 
@@ -61,7 +61,7 @@ def test_the_bundled_set_is_what_the_builder_makes_of_its_sources_and_its_models
     bundled = load("magic")
     violating = {t.request: t.violating for t in bundled.triples if t.id.endswith("-model")}
     helpful = {pair.request: pair.reply for pair in bundled.helpful}
-    config = BuildConfig(source=MAGIC, out=tmp_path / "out", templates="magic", ends_from=45)
+    config = BuildConfig(source=MAGIC, out=tmp_path / "out", templates="magic", ends_from=45, violating_tokens=48)
     data, _ = asyncio.run(build(config, violator=says(violating, ""), helper=says(helpful, "")))  # type: ignore[arg-type]
     names = {t.source for t in bundled.triples} - {"file"}
     assert names == {"smollm2-135m"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 import pytest
@@ -12,7 +12,7 @@ import pytest
 from harness.errors import DataError, UnknownName, UsageError
 from harness.train import recipe as recipes
 from harness.train.data import Helpful, TrainSet, Triple
-from harness.train.methods import draw, schedule
+from harness.train.methods import draw, schedule, take
 from harness.train.plan import plan, shape_of, text
 from harness.train.recipe import Recipe, change, find
 from harness.train.rows import Encoder, Pair
@@ -230,8 +230,6 @@ def test_a_broken_set_is_said_in_the_dry_run_too(tmp_path: Any) -> None:
 
 def test_a_checkpoint_is_that_of_a_recipe_unless_something_that_matters_changed() -> None:
     """The manifest is of an older version that did not know `rto_weight`: at its default, it is the same recipe."""
-    from dataclasses import asdict
-
     from harness.train.trainer import made_by
 
     recipe = Recipe(name="a")
@@ -244,6 +242,26 @@ def test_a_checkpoint_is_that_of_a_recipe_unless_something_that_matters_changed(
     assert not made_by(manifest, replace(recipe, rto_weight=2.0), "d", "b")
     assert not made_by(manifest, recipe, "other", "b")
     assert not made_by({"data_sha": "d", "base_sha": "b"}, recipe, "d", "b")
+
+
+def test_derta_without_rto_is_recaug_and_nothing_else_is(chars: Any) -> None:
+    from harness.train.trainer import made_by
+
+    recaug, derta = Recipe(method="recaug", pairs=20, helpful=4), Recipe(pairs=20, helpful=4, rto_share=0)
+    assert draw(recaug, DATA, Encoder(chars)) == draw(derta, DATA, Encoder(chars))
+    manifest = {"recipe": asdict(recaug), "data_sha": "d", "base_sha": "b"}
+    assert made_by(manifest, derta, "d", "b")
+    assert not made_by(manifest, replace(derta, rto_share=0.1), "d", "b")
+    assert not made_by(manifest, replace(derta, method="vanilla"), "d", "b")
+
+
+def test_a_request_comes_again_only_after_every_other_one() -> None:
+    rows = [Triple(id=f"{q}{n}", request=q, safe="Sorry", violating="one") for q in "abcd" for n in range(3)]
+    drawn = take(rows, 14, random.Random(0))
+    assert [len({t.request for t in drawn[i : i + 4]}) for i in (0, 4, 8)] == [4, 4, 4]
+    assert len({t.id for t in drawn[:12]}) == 12
+    assert drawn[12:] == drawn[:2]
+    assert [t.request for t in drawn[:4]] != list("abcd")
 
 
 def test_prefix_draws_do_not_touch_the_order_of_triples(chars: Any) -> None:
