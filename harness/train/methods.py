@@ -16,10 +16,9 @@ from __future__ import annotations
 
 import math
 import random
-from collections import Counter
-from collections.abc import Sequence
-from itertools import cycle, islice
-from operator import itemgetter
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from itertools import count, cycle, islice
 from typing import TypeVar
 
 from harness.errors import DataError
@@ -29,6 +28,8 @@ from harness.train.rows import Encoder, Item, Pair, Row, draw_prefix, first_word
 
 T = TypeVar("T", Triple, Helpful)
 HALVED = ("vanilla-half", "prefix-half")
+WITHOUT_RTO = {"rto": "vanilla", "derta": "recaug"}
+"""The methods that read `rto_share`, and what each of them is when it is 0."""
 TARGET_WORDS = 12
 
 
@@ -44,11 +45,11 @@ def draw(recipe: Recipe, data: TrainSet, encoder: Encoder) -> list[Item]:
 
 def safety(recipe: Recipe, triples: Sequence[Triple], encoder: Encoder) -> list[Item]:
     """The safety pairs of a method. All methods draw the same triples and prefixes in the same order for the same
-    seed, so that `recaug` and `derta` without RTO are one and the same (see `trainer.deciding`)."""
+    seed, so that a method without its RTO rows is another method (WITHOUT_RTO)."""
     rng = random.Random(f"{recipe.seed} prefixes")
     wanted = recipe.pairs // 2 if recipe.method in HALVED else recipe.pairs
     drawn = take(triples, wanted, random.Random(f"{recipe.seed} triples"))
-    if recipe.method in ("rto", "derta"):
+    if recipe.method in WITHOUT_RTO:
         split = len(drawn) - round(recipe.rto_share * len(drawn))
         return [
             *(encoder.safe(t, words(recipe, t, rng)) for t in drawn[:split]),
@@ -100,12 +101,9 @@ def take(rows: Sequence[T], n: int, rng: random.Random) -> list[T]:
         raise DataError("the training set holds no pair of a kind the recipe asks for")
     order = list(rows)
     rng.shuffle(order)
-    seen: Counter[str] = Counter()
-    turns: list[tuple[int, T]] = []
-    for row in order:
-        turns.append((seen[row.request], row))
-        seen[row.request] += 1
-    return list(islice(cycle(row for _, row in sorted(turns, key=itemgetter(0))), n))
+    times: defaultdict[str, Iterator[int]] = defaultdict(count)
+    order.sort(key=lambda row: next(times[row.request]))  # by how often its request came before; ties stay shuffled
+    return list(islice(cycle(order), n))
 
 
 def trim(items: Sequence[Item], block: int) -> list[Item]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from harness.errors import DataError, UsageError
 from harness.train.data import load as load_data
+from harness.train.methods import WITHOUT_RTO
 from harness.train.recipe import Recipe
 
 IDLE = ("name", "save_every", "micro_tokens", "experimental", "precision")
@@ -84,12 +85,12 @@ def made_by(manifest: dict[str, Any], recipe: Recipe, data_sha: str, base_sha: s
 
 
 def deciding(recipe: dict[str, Any]) -> dict[str, Any]:
-    """What of a recipe decides the weights. `derta` without RTO rows is `recaug`, which draws the same prefixes."""
-    known = {f.name for f in fields(Recipe)}
-    kept = {key: list(v) if isinstance(v, tuple) else v for key, v in recipe.items() if key in known - set(IDLE)}
-    if kept["method"] == "derta" and not kept["rto_share"]:
-        kept["method"] = "recaug"
-    if kept["method"] not in ("rto", "derta"):
+    """What of a recipe decides the weights, as JSON holds it. Without RTO rows a method goes by the other's name."""
+    decisive = {f.name for f in fields(Recipe)} - set(IDLE)
+    kept = {key: list(v) if isinstance(v, tuple) else v for key, v in recipe.items() if key in decisive}
+    if not kept["rto_share"]:
+        kept["method"] = WITHOUT_RTO.get(recipe["method"], recipe["method"])
+    if kept["method"] not in WITHOUT_RTO:
         del kept["rto_share"]  # nobody else reads it
     return kept
 

@@ -244,15 +244,16 @@ def test_a_checkpoint_is_that_of_a_recipe_unless_something_that_matters_changed(
     assert not made_by({"data_sha": "d", "base_sha": "b"}, recipe, "d", "b")
 
 
-def test_derta_without_rto_is_recaug_and_nothing_else_is(chars: Any) -> None:
+@pytest.mark.parametrize(("method", "plain", "other"), [("derta", "recaug", "vanilla"), ("rto", "vanilla", "recaug")])
+def test_a_method_without_its_rto_rows_is_another_one(method: Any, plain: Any, other: Any, chars: Any) -> None:
     from harness.train.trainer import made_by
 
-    recaug, derta = Recipe(method="recaug", pairs=20, helpful=4), Recipe(pairs=20, helpful=4, rto_share=0)
-    assert draw(recaug, DATA, Encoder(chars)) == draw(derta, DATA, Encoder(chars))
-    manifest = {"recipe": asdict(recaug), "data_sha": "d", "base_sha": "b"}
-    assert made_by(manifest, derta, "d", "b")
-    assert not made_by(manifest, replace(derta, rto_share=0.1), "d", "b")
-    assert not made_by(manifest, replace(derta, method="vanilla"), "d", "b")
+    same, bare = Recipe(method=plain, pairs=20, helpful=4), Recipe(method=method, pairs=20, helpful=4, rto_share=0)
+    assert draw(same, DATA, Encoder(chars)) == draw(bare, DATA, Encoder(chars))
+    manifest = {"recipe": asdict(same), "data_sha": "d", "base_sha": "b"}
+    assert made_by(manifest, bare, "d", "b")
+    assert not made_by(manifest, replace(bare, rto_share=0.1), "d", "b")
+    assert not made_by(manifest, replace(bare, method=other), "d", "b")
 
 
 def test_a_request_comes_again_only_after_every_other_one() -> None:
