@@ -159,6 +159,11 @@ def _end(far: float) -> int:
     return next(end for end in _STEPS if end >= min(far, 100.0))
 
 
+def _far(figure: Figure) -> int:
+    """Where the percent scale of the values may end, so that every interval still fits."""
+    return _end(max(_ends(p)[1] for s in figure.series for p in s.points))
+
+
 def _dots(axes: Axes, figure: Figure) -> None:
     rows = _rows(axes, figure)
     for index, series in enumerate(figure.series):
@@ -171,7 +176,7 @@ def _dots(axes: Axes, figure: Figure) -> None:
 
 def _bars(axes: Axes, figure: Figure) -> None:
     rows, lanes = _rows(axes, figure), len(figure.series)
-    end = _end(max(_ends(p)[1] for s in figure.series for p in s.points))
+    end = _far(figure)
     axes.set_xlim(0, end)
     axes.set_xticks(range(0, end + 1, _STEPS[end]))
     thick = 0.36 if lanes == 1 else 0.5 / lanes
@@ -276,8 +281,9 @@ def _brief(x: float) -> str:
 def _upright(axes: Axes, figure: Figure) -> None:
     """A percent scale upwards, with both labels."""
     _plain(axes, "both" if figure.kind == "scatter" else "y")
-    axes.set_ylim(0, 100)
-    axes.set_yticks(range(0, 101, 20))
+    end = 100 if figure.whole else _far(figure)
+    axes.set_ylim(0, end)
+    axes.set_yticks(range(0, end + 1, _STEPS[end]))
     axes.set_xlabel(figure.x_label)
     axes.set_ylabel(figure.y_label)
 

@@ -104,6 +104,7 @@ def curve(numbers: Numbers) -> Section | None:
         ),
         x_label=clean(key),
         y_label="share (%)",
+        whole=False,
     )
     against = against_each_other(numbers, swept, attack, key)
     columns = [*lines, "refused in all"]
@@ -146,6 +147,7 @@ def against_each_other(numbers: Numbers, swept: Mapping[str, float], attack: str
         series=tuple(series),
         x_label="look-alikes refused, early or late (%)",
         y_label=f"ASR, {numbers.name(attack)} (%)",
+        whole=False,
     )
 
 

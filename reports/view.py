@@ -47,6 +47,7 @@ class Figure:
     y_label: str = ""
     log: bool = False
     wide: bool = True  # takes the whole text width; others stand side by side
+    whole: bool = True  # the percent scale upwards ends at 100, however far below it everything stays
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -44,3 +44,10 @@ def test_a_single_point_without_interval_can_be_drawn_in_every_kind() -> None:
     for kind in kinds:
         drawn = Figure(key=kind, kind=kind, caption="", alt="", series=alone, x_label="", wide=False)
         assert draw(drawn).startswith("<svg")
+
+
+def test_a_percent_scale_that_need_not_be_whole_ends_just_above_the_last_interval() -> None:
+    whole, part = (words(draw(figure("lines", "m", whole=w))) for w in (True, False))
+    assert "100" in whole
+    assert "100" not in part
+    assert "60" in part  # the highest interval ends at 60%
