@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -62,8 +63,8 @@ def resume(
         return [], None, []
     try:
         payload = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError) as err:
-        raise DataError(f"{path} is broken: {err}", hint=f"remove it to start over: rm {path}") from err
+    except (OSError, RuntimeError, EOFError, UnpicklingError) as err:
+        raise DataError(f"{path} is broken or can't be read", hint=f"remove it to start over: rm {path}") from err
     if payload["fingerprint"] != fingerprint(recipe, data):
         raise UsageError(
             f"{folder} holds an unfinished run of another recipe or other data",

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from harness.errors import UsageError
+from harness.errors import DataError, UsageError
 from harness.train.recipe import Recipe
 
 pytestmark = pytest.mark.slow
@@ -140,6 +140,17 @@ def test_the_state_of_another_recipe_is_not_gone_on_from(recipe: Recipe, tmp_pat
     loop.run(recipe, data, recipe.base, tmp_path)
     with pytest.raises(UsageError, match="another recipe"):
         loop.run(replace(recipe, lr=1e-4), data, recipe.base, tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"no state at all", b"PK\x03\x04cut short"])
+def test_a_broken_state_says_how_to_start_over(recipe: Recipe, tmp_path: Path, content: bytes) -> None:
+    from harness.train import loop
+    from harness.train.data import load
+
+    (tmp_path / "state.pt").write_bytes(content)
+    with pytest.raises(DataError, match="broken") as told:
+        loop.run(recipe, load(recipe.data), recipe.base, tmp_path)
+    assert told.value.hint == f"remove it to start over: rm {tmp_path / 'state.pt'}"
 
 
 def test_a_loss_that_is_no_number_stops_and_the_last_good_checkpoint_goes_on_to_the_same_curve(
