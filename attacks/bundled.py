@@ -95,7 +95,7 @@ def load_role_plays(path: str = "", sha256: str = "") -> Mapping[str, str]:
 def load_scenes(path: str) -> list[tuple[str, str]]:
     """Requests and the openings of replies to work towards, of a JSONL file: what one search is to serve at once."""
     try:
-        rows = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
+        rows = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").split("\n") if line.strip()]
         scenes = [(str(row["request"]), str(row["target"])) for row in rows]
     except (OSError, ValueError, KeyError, TypeError) as err:
         raise UsageError(f"{path} can't be read: {type(err).__name__}", hint=SCENE) from None

@@ -13,7 +13,7 @@ import pytest
 
 from harness.errors import DataError
 from harness.train.build import BuildConfig, build, loops
-from harness.train.data import HOME, Triple, load, parse
+from harness.train.data import HOME, Helpful, TrainSet, Triple, load, parse, save
 from harness.types import Capability, Completion, Prompt, Sampling
 from tasks.load import behaviors
 from tasks.overlap import clashes
@@ -89,6 +89,13 @@ def test_official_rows_call_rto_safe(tmp_path: Path) -> None:
 def test_a_broken_line_is_named(tmp_path: Path, text: str, says: str) -> None:
     with pytest.raises(DataError, match=says):
         list(parse(write(tmp_path / "triples.jsonl", text), Triple))
+
+
+def test_a_text_may_hold_any_line_separator_of_unicode(tmp_path: Path) -> None:
+    triple = Triple(id="1", request="q", safe="Sorry", violating="one\u2028two\x85three\r\nfour\x1cfive")
+    data = TrainSet(triples=(triple,), helpful=(Helpful(id="h", request="q", reply="a\u2029b"),))
+    save(tmp_path, data, {})
+    assert load(tmp_path) == data
 
 
 @pytest.mark.parametrize("flag", ["", "yes", "None"])
