@@ -5,6 +5,7 @@ The dataclass is the schema of the files and of the command line; the help of ea
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar, get_args, get_type_hints
@@ -87,10 +88,16 @@ class Recipe:
         """Refuses settings that make no sense, by name."""
         for f in fields(self):
             check(f.name, getattr(self, f.name), self.method)
+        if self.lookalike + self.opening > 1:
+            told = f"{self.lookalike:g} and {self.opening:g}"
+            raise UsageError(f"recipe settings 'lookalike' and 'opening' are shares of one whole, not {told}")
+        if not self.pairs + self.helpful:
+            raise UsageError("recipe settings 'pairs' and 'helpful' can't both be 0: nothing to learn from")
 
 
 POSITIVE = ("batch", "micro_tokens", "block", "lr", "lora_r", "lora_alpha", "save_every", "epochs", "dpo_beta",
             "suffix_pool", "suffix_steps", "suffix_width")  # fmt: skip
+NOT_NEGATIVE = ("pairs", "helpful", "max_steps", "weight_decay", "clip", "rto_weight")
 SHARES = ("lookalike", "opening", "rto_share", "rto_keep", "empty_prefix", "warmup", "lora_dropout", "suffix_fresh")
 
 
@@ -98,10 +105,15 @@ def check(name: str, value: object, method: str) -> None:
     """Raises UsageError for a setting out of its range."""
     if name == "method" and method not in get_args(Method):
         raise UnknownName("method", method, get_args(Method))
-    if name in POSITIVE and not (isinstance(value, int | float) and value > 0):
-        raise UsageError(f"recipe setting {name!r} must be above 0, not {value!r}")
-    if name in SHARES and not (isinstance(value, int | float) and 0 <= value <= 1):
+    number = value if isinstance(value, int | float) and math.isfinite(value) else -1
+    if name in POSITIVE and number <= 0:
+        raise UsageError(f"recipe setting {name!r} must be a number above 0, not {value!r}")
+    if name in NOT_NEGATIVE and number < 0:
+        raise UsageError(f"recipe setting {name!r} must be 0 or more, not {value!r}")
+    if name in SHARES and not 0 <= number <= 1:
         raise UsageError(f"recipe setting {name!r} is a share from 0 to 1, not {value!r}")
+    if name in ("beta1", "beta2") and not 0 <= number < 1:
+        raise UsageError(f"recipe setting {name!r} must be at least 0 and below 1, not {value!r}")
 
 
 def names() -> list[str]:
@@ -155,7 +167,7 @@ def cast(key: str, value: Any, kind: Any) -> Any:
             return tuple(part.strip() for part in value.split(","))
         if kind == tuple[str, ...]:
             return tuple(map(str, value))
-    except (TypeError, ValueError, KeyError) as err:
+    except (TypeError, ValueError, OverflowError, KeyError) as err:
         raise UsageError(f"recipe setting {key!r} can't be {value!r}") from err
     choices = get_args(kind)
     if choices and value not in choices:

@@ -98,7 +98,9 @@ def test_settings_come_from_text_and_wrong_ones_are_named() -> None:
     )
     with pytest.raises(UnknownName, match="did you mean 'lora_r'"):
         change(Recipe(), {"lora_rr": 8})
-    for bad in ({"pairs": "many"}, {"rto_keep": 2}, {"lr": 0}, {"batch": 2.5}):
+    for bad in ({"pairs": "many"}, {"rto_keep": 2}, {"lr": 0}, {"batch": 2.5}, {"lr": "inf"}, {"epochs": "nan"},
+                {"seed": "inf"}, {"pairs": -1}, {"helpful": -5}, {"max_steps": -1}, {"clip": -1}, {"beta1": 1},
+                {"lookalike": 0.9, "opening": 0.2}, {"pairs": 0, "helpful": 0}):  # fmt: skip
         with pytest.raises(UsageError, match=next(iter(bad))):
             change(Recipe(), bad)
     with pytest.raises(UnknownName, match="did you mean 'derta'"):
