@@ -121,7 +121,10 @@ def _cost(numbers: Numbers, model: str) -> Finding | None:
     limit = f"The intervals reach up to {100 * wide:.0f} points either way: smaller changes would not show."
     if not moved:
         kinds = [word for word, found in (("over-refusal", refused), ("helpfulness", solved)) if found]
-        return Finding(claim=f"{name}: no change of {' or '.join(kinds)} from {base} shows.", detail=limit)
+        what, old, new = pair = max(refused + solved, key=_gap)
+        verb = "refuses" if pair in refused else "solves"
+        seen = f"It {verb} {inline(new)} of {what} against {inline(old)}; the intervals overlap. " if _gap(pair) else ""
+        return Finding(claim=f"{name}: no change of {' or '.join(kinds)} from {base} is settled.", detail=seen + limit)
     same = len(refused) + len(solved) - len(moved)
     rest = f" On the other {plural(same, 'set')} no change shows." if same else ""
     return Finding(claim=f"{name} {listing(moved)}.", detail=f"Compared with {base}.{rest}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from report_runs import rate
@@ -78,7 +79,18 @@ def test_a_cost_is_named_and_a_small_change_is_not() -> None:
     assert "new refuses more of t (26.2%" in text
     assert "solves" not in text
     # 30/60 is [37.7, 62.3]: half of it is 12.3 points
-    assert "12 points either way: smaller changes would not show" in told(*solved)
+    small = told(*solved)
+    assert "new: no change of helpfulness from base is settled." in small
+    assert "It solves 46.7% [34.6, 59.1] of s against 50.0% [37.7, 62.3]; the intervals overlap." in small
+    assert "12 points either way: smaller changes would not show" in small
+    assert "against" not in told(solved[0], replace(solved[0], group=solved[1].group))
+
+
+def test_a_gap_that_the_intervals_do_not_settle_is_shown_all_the_same() -> None:
+    old, new = (rate("over_refusal", k, 24, model=m, task="t") for k, m in ((0, "base"), (5, "new")))
+    text = told(old, new)
+    assert "new: no change of over-refusal from base is settled." in text
+    assert "It refuses 20.8%" in text
 
 
 def test_nothing_scored_gives_no_claim() -> None:
