@@ -32,6 +32,7 @@ class Manifest:
     path: Path
     info: dict[str, Any]
     before: dict[str, float]  # budget spent by earlier starts of this run
+    ended: str | None = None  # when an earlier start had nothing left to do
 
     @classmethod
     @contextmanager
@@ -41,7 +42,7 @@ class Manifest:
         """Writes run.json as partial; it stays so unless `complete` is called."""
         path = folder / "run.json"
         earlier: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        manifest = cls(path, {}, dict(earlier.get("budget", {})))
+        manifest = cls(path, {}, dict(earlier.get("budget", {})), earlier.get("finished"))
         manifest.info = {
             "harness": __version__,
             "status": "partial",
@@ -92,8 +93,9 @@ class Manifest:
         self.write()
 
     def complete(self) -> None:
-        """Says that nothing is left to do."""
-        self.info |= {"status": "complete", "finished": now()}
+        """Says that nothing is left to do; a finished run that is typed again stays finished when it was."""
+        asked = any(n != self.before.get(k, 0) for k, n in self.info["budget"].items() if not k.startswith("seconds_"))
+        self.info |= {"status": "complete", "finished": now() if asked or not self.ended else self.ended}
         self.write()
 
     def write(self) -> None:

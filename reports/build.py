@@ -147,9 +147,10 @@ def _host(host: Mapping[str, Any], key: str) -> str:
 
 
 def _took(run: Run) -> str:
-    total = part(run.info, "budget").get("seconds_total")
-    if isinstance(total, int | float):
-        return duration(float(total))
+    """Time at work over all starts; pauses between them don't count."""
+    phases = [v for k, v in part(run.info, "budget").items() if k.startswith("seconds_") and isinstance(v, int | float)]
+    if any(phases):
+        return duration(float(sum(phases)))
     begun, ended = moment(run.info.get("started")), moment(run.info.get("finished"))
     return duration((ended - begun).total_seconds()) if begun and ended and ended >= begun else ""
 

@@ -47,6 +47,13 @@ def test_every_row_has_a_cell_for_every_column(any_run: Run) -> None:
         assert {len(row.cells) for row in table.rows} <= {len(table.columns)}
 
 
+def test_what_a_run_took_leaves_out_the_pauses_between_its_starts(one: Run) -> None:
+    later = replace(one, info={**one.info, "finished": "2025-03-09T10:00:00+00:00"})
+    assert "6 min 42 s" in set(strings(view(later)))  # 402.5 s of attacks
+    unknown = replace(one, info={**one.info, "budget": {}})
+    assert "11 min 42 s" in set(strings(view(unknown)))
+
+
 def test_asr_row_holds_value_interval_and_every_denominator(one: Run) -> None:
     table = tables(view(one))["Attack success rate"]
     assert table.columns == ("attack", "judged ASR", "95% interval", "n", "errors", "unscored", "worst case")
