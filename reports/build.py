@@ -146,11 +146,20 @@ def _host(host: Mapping[str, Any], key: str) -> str:
     return "" if not value else f"{value} cores" if key == "cores" else str(value)
 
 
+def _phases(run: Run) -> dict[str, float]:
+    """Seconds of each phase, over all starts."""
+    spent = part(run.info, "budget").items()
+    return {
+        k.removeprefix("seconds_"): float(v)
+        for k, v in spent
+        if k.startswith("seconds_") and isinstance(v, int | float)
+    }
+
+
 def _took(run: Run) -> str:
     """Time at work over all starts; pauses between them don't count."""
-    phases = [v for k, v in part(run.info, "budget").items() if k.startswith("seconds_") and isinstance(v, int | float)]
-    if any(phases):
-        return duration(float(sum(phases)))
+    if seconds := sum(_phases(run).values()):
+        return duration(seconds)
     begun, ended = moment(run.info.get("started")), moment(run.info.get("finished"))
     return duration((ended - begun).total_seconds()) if begun and ended and ended >= begun else ""
 
@@ -218,8 +227,7 @@ def _budget(numbers: Numbers) -> tuple[Section, ...]:
     if not rows:
         return ()
     columns = ("attack or task", "attempts", "model calls", "tokens read", "tokens written")
-    seconds = {str(k).removeprefix("seconds_"): v for k, v in spent.items() if str(k).startswith("seconds_")}
-    times = [f"{clean(k, 24)} {duration(float(v))}" for k, v in seconds.items() if isinstance(v, int | float)]
+    times = [f"{clean(phase, 24)} {duration(seconds)}" for phase, seconds in _phases(numbers.run).items()]
     note = "Rows: the attempts that were judged. In all: what was really sent, searches and helpers included."
     table = Table(title="Spent", columns=columns, rows=tuple(rows), note=note)
     lead = f"Model calls and tokens. Time by phase: {', '.join(times)}." if times else "Model calls and tokens."
