@@ -91,7 +91,7 @@ def run(config: Path | None, out: Path | None, fresh: bool, quiet: bool, **flags
 
     \b
     harness run --model smollm2-135m --limit 8 --attacks direct,prefill
-    harness run --model smollm2-135m --adapter derta/ --adapter vanilla/
+    harness run --model smollm2-135m --adapter derta --adapter vanilla
     harness run --model my-model --base-url http://localhost:8000/v1 --judge llm
     harness run --model smollm2-135m --set prefill.depths=0,20,80
     harness run --model my-model --attacks pair,tap --budget queries=60,tokens=40000

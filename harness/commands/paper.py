@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ from harness import progress
 from harness.commands.options import given, settings_as_options, show
 from harness.errors import UsageError
 
+EXIT_CODES = "Exit codes: 0 done, 2 usage or data, 4 incomplete, 130 interrupted."
 
-@click.command()
+
+@click.command(epilog=EXIT_CODES)
 @click.argument("folders", nargs=-1, type=click.Path(path_type=Path))
 @click.option("--stand-in", is_flag=True, help="ask about the harmless stand-in policy, with nothing to pull")
 @click.option("--estimate", is_flag=True, help="say tokens, hours and cost, and stop; loads nothing")
@@ -93,18 +96,19 @@ def merged(folders: tuple[Path, ...], out: Path | None) -> Any:
 
 
 def finish(done: Any, to: str, *, quiet: bool) -> None:
-    """Keeps the table as `paper.json`, shows it, and names the report."""
+    """Keeps the table as `paper.json`, shows it, names the report; exit 4 where the run is partial."""
     from harness.paper.compare import as_json, compare
     from harness.store import write_json
 
     table = as_json(compare(done))
     write_json(done.folder / "paper.json", table)
     tell({"folder": str(done.folder), "status": done.info.get("status"), "table": table}, to)
-    if to == "-":
-        return
-    if not quiet:
-        show(done)
-    click.echo(str(done.folder / "report.pdf"))
+    if to != "-":
+        if not quiet:
+            show(done)
+        click.echo(str(done.folder / "report.pdf"))
+    if done.info.get("status") != "complete":
+        sys.exit(4)
 
 
 def tell(value: Any, to: str) -> None:

@@ -13,7 +13,7 @@ from harness import progress
 @click.command()
 @click.argument("method", required=False)
 @click.option("--recipe", help="a bundled recipe (harness ls recipes) or a YAML file")
-@click.option("--base", help="checkpoint to start from; with METHOD, the recipe is the one for this base")
+@click.option("--base", help="checkpoint to start from; with METHOD, its recipe for this base, or smollm2-METHOD")
 @click.option("--data", help="training data: a bundled set, a folder of triples and helpful pairs, or official rows")
 @click.option("--out", type=click.Path(path_type=Path), help="folder of the checkpoint [checkpoints/RECIPE]")
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="change a setting of the recipe")
@@ -37,6 +37,7 @@ def train(
 
     \b
     harness train derta --base smollm2-135m
+    harness train derta --base meta-llama/Meta-Llama-3-8B --data my-set
     harness train --recipe smollm2-vanilla --set seed=1 --out checkpoints/vanilla-1
     harness train --recipe llama3-70b-lora-derta --dry-run
     harness train --recipe llama3-8b-derta --data my-set --dry-run --gpus 4 --gpu A100
@@ -57,7 +58,7 @@ def train(
 def choose(method: str | None, recipe: str | None, base: str | None, data: str | None, changes: tuple[str, ...]) -> Any:
     """The recipe that is meant. Raises UsageError or UnknownName."""
     from harness.errors import UsageError
-    from harness.train.recipe import change, find
+    from harness.train.recipe import change, find, find_for
 
     if bool(method) == bool(recipe):
         raise UsageError("name a method or a recipe", hint="harness train derta, or: harness train --recipe NAME")
@@ -67,4 +68,5 @@ def choose(method: str | None, recipe: str | None, base: str | None, data: str |
         if not equals:
             raise UsageError(f"--set {item!r} is not of the form key=value")
         values[key] = value
-    return change(find(recipe or f"smollm2-{method}"), values)
+    chosen = find(recipe) if recipe else find_for(str(method), base or "smollm2-135m")
+    return change(chosen, values)

@@ -42,8 +42,10 @@ class Lab:
 
     @property
     def exit_code(self) -> int:
-        """Of the gates, the gravest: 1 failed, 4 incomplete, 3 inconclusive; 0 where all passed or none was asked."""
+        """The gravest of its gates and its run: 1 a gate failed, 4 incomplete, 3 inconclusive; else 0."""
         codes = {gate["exit_code"] for gate in self.manifest["gates"]}
+        if self.manifest["status"] != "complete":
+            codes.add(4)
         return next((code for code in (1, 4, 3) if code in codes), 0)
 
 

@@ -142,6 +142,15 @@ def find(name: str) -> Recipe:
     return change(Recipe(name=path.stem), values)
 
 
+def find_for(method: str, base: str) -> Recipe:
+    """The bundled recipe of a method for a base; smollm2-METHOD where there is none. Raises UnknownName or UsageError."""
+    fits = [recipe for recipe in map(find, names()) if (recipe.method, recipe.base) == (method, base)]
+    if len(fits) > 1:
+        several = " or ".join(f"--recipe {recipe.name}" for recipe in fits)
+        raise UsageError(f"{len(fits)} recipes are for {method} on {base}", hint=f"say which: {several}")
+    return fits[0] if fits else find(f"smollm2-{method}")
+
+
 def change(recipe: Recipe, values: dict[str, Any]) -> Recipe:
     """The recipe with some settings replaced, texts made the setting's type. Raises UnknownName or UsageError."""
     known = {f.name for f in fields(recipe)}

@@ -148,10 +148,12 @@ def test_a_lab_goes_from_one_file_to_one_manifest_and_one_report(stage: list[str
         assert title in text, title
 
 
-def test_the_gravest_gate_is_the_exit_code() -> None:
+def test_the_gravest_of_gates_and_run_is_the_exit_code() -> None:
     run = Run(folder=Path(), info={}, records=(), metrics=())
-    for codes, expected in (([0, 3], 3), ([3, 4], 4), ([4, 1, 0], 1), ([], 0)):
-        manifest = {"gates": [{"exit_code": code} for code in codes]}
+    cases = (([0, 3], "complete", 3), ([3, 4], "complete", 4), ([4, 1, 0], "complete", 1), ([], "complete", 0),
+             ([], "partial", 4), ([3], "partial", 4), ([1], "partial", 1))  # fmt: skip
+    for codes, status, expected in cases:
+        manifest = {"gates": [{"exit_code": code} for code in codes], "status": status}
         assert Lab(folder=Path(), manifest=manifest, run=run).exit_code == expected
 
 

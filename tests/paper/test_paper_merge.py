@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from harness.cli import main
 from harness.config import make_spec
 from harness.engine import run
 from harness.errors import UsageError
@@ -81,6 +83,17 @@ def test_a_missing_part_leaves_the_whole_unfinished(tmp_path: Path) -> None:
     whole = merge([part.folder for part in parts], tmp_path / "whole")
     assert whole.info["status"] == "partial"
     assert "part 2/3 of scripted:comply?rate=0.5 is missing" in whole.info["notes"]
+
+
+@pytest.mark.parametrize(("kept", "code"), [((1, 2), 0), ((1,), 4)])
+def test_the_command_says_whether_the_whole_is_there(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kept: tuple[int, ...], code: int
+) -> None:
+    folders = [str(do(tmp_path, f"part{i}", shard=f"{i}/3").folder) for i in (*kept, 3)]
+    monkeypatch.setattr(sys, "argv", ["harness", "paper", "--merge", *folders, "--out", str(tmp_path / "w"), "--quiet"])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == code
 
 
 def test_what_does_not_belong_together_is_refused(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from harness.train import recipe as recipes
 from harness.train.data import Helpful, TrainSet, Triple
 from harness.train.methods import draw, schedule, take
 from harness.train.plan import plan, shape_of, text
-from harness.train.recipe import Recipe, change, find
+from harness.train.recipe import Recipe, change, find, find_for
 from harness.train.rows import Encoder, Pair
 
 DATA = TrainSet(
@@ -35,6 +35,16 @@ def test_every_bundled_recipe_loads_and_opens_with_its_launch_command() -> None:
         assert first.startswith("# ")
         assert f"harness train --recipe {name}" in first
         assert len(recipes.summary(name)) > 20
+
+
+def test_a_method_takes_the_recipe_of_its_base_and_that_of_the_stand_in_where_there_is_none() -> None:
+    assert find_for("derta", "meta-llama/Meta-Llama-3-8B").name == "llama3-8b-derta"
+    assert find_for("vanilla", "smollm2-135m").name == find_for("vanilla", "my/own-model").name == "smollm2-vanilla"
+    with pytest.raises(UsageError, match="2 recipes") as caught:
+        find_for("derta", "meta-llama/Meta-Llama-3-8B-Instruct")
+    assert "--recipe llama3-8b-instruct-lora-derta-100step" in caught.value.hint
+    with pytest.raises(UnknownName):
+        find_for("magic", "smollm2-135m")
 
 
 def test_the_official_numbers_stand_in_the_official_recipes() -> None:
