@@ -48,11 +48,12 @@ def lab(file: Path, out: Path | None, dry_run: bool, quiet: bool) -> int:
 
 def outline(spec: Any) -> list[str]:
     """One line a checkpoint: steps, tokens and time, and their sum."""
+    from harness.models import embedded
     from harness.train.plan import plan
 
     lines, hours = [], 0.0
     for trial in spec.trials():
-        found = plan(trial.recipe)
+        found = plan(trial.recipe, gpus=None if trial.recipe.base == embedded.NAME else 1)  # a lab is one process
         hours += found.hours
         reading = found.reading
         size = f"{reading.steps} steps, {reading.tokens / 1e6:.2f} M tokens ({reading.source})"

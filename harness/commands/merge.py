@@ -10,22 +10,27 @@ from harness import progress
 
 
 @click.command()
-@click.argument("adapter", type=click.Path(path_type=Path))
+@click.argument("adapter")
 @click.option("--out", type=click.Path(path_type=Path), help="folder of the checkpoint [ADAPTER-merged]")
 @click.option("--base", default="", help="checkpoint the adapter was trained on [the one it names]")
 @click.option("--quiet", is_flag=True, help="no progress on the terminal")
-def merge(adapter: Path, out: Path | None, base: str, quiet: bool) -> None:
+def merge(adapter: str, out: Path | None, base: str, quiet: bool) -> None:
     """Fold an adapter into its base and write whole weights, for engines that take no adapter.
 
-    `harness run --adapter` needs none of this: it swaps adapters in one load of the base.
+    ADAPTER is a folder, one that ships (vanilla, derta) or a hub id. `harness run --adapter` needs none of this: it
+    swaps adapters in one load of the base.
 
     \b
     harness merge checkpoints/smollm2-derta --out derta-merged
     harness run --model derta-merged
     """
     progress.quiet = quiet
+    from harness.models.options import ModelOptions
+    from harness.models.source import find_adapter
     from harness.train.merge import merge as merge_adapter
 
-    adapter = adapter.expanduser()
-    done = merge_adapter(adapter, out or adapter.with_name(f"{adapter.resolve().name}-merged"), base)
+    label, folder = find_adapter(adapter, ModelOptions())
+    beside = Path(adapter).expanduser()
+    usual = beside.with_name(f"{beside.resolve().name}-merged") if beside.is_dir() else Path(f"{label}-merged")
+    done = merge_adapter(folder, out or usual, base)
     click.echo(str(done.folder))

@@ -101,6 +101,9 @@ def check(spec: LabSpec) -> None:
     for key in ("base", "seed"):
         if key in spec.settings or key == spec.sweep:
             raise UsageError(f"{key!r} can't be a setting of the recipes here", hint=f"the file has `{key}` or `seeds`")
+    for folder in spec.reuse:
+        if not folder.is_dir():
+            raise UsageError(f"reuse: there is no folder {folder}", hint="name folders with finished checkpoints")
     trials = list(spec.trials())
     full = sorted({trial.label for trial in trials if trial.recipe.tune != "lora"})
     if full:

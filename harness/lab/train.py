@@ -52,7 +52,7 @@ class Shelf:
     def place(self, trial: Trial) -> Path:
         """The folder of a trial; its last part names the model in the run."""
         decides = deciding(asdict(trial.recipe))
-        key = sha({**decides, "data": self.data_sha(trial.recipe.data), "base_sha": self.base_sha})[:8]
+        key = sha({**decides, "data_sha": self.data_sha(trial.recipe.data), "base_sha": self.base_sha})[:8]
         return self.folder / key / trial.name
 
     def find(self, trial: Trial) -> Checkpoint | None:
@@ -63,7 +63,7 @@ class Shelf:
                 raise DataError(f"{place} holds another checkpoint", hint=f"remove it: rm -r {place}")
             return Checkpoint(trial=trial, folder=place, manifest=manifest)
         for source in self.reuse:
-            for folder in [source, *sorted(source.glob("*/"))]:
+            for folder in [source, *sorted(source.glob("*/")), *sorted(source.glob("*/*/"))]:
                 manifest = read_manifest(folder)
                 if manifest is not None and self.fits(manifest, trial.recipe):
                     return Checkpoint(trial=trial, folder=take_over(folder, place), manifest=manifest)
@@ -75,10 +75,11 @@ class Shelf:
 
 
 def take_over(source: Path, place: Path) -> Path:
-    """Copies a checkpoint in; whole or not at all."""
+    """Copies a checkpoint in, whole or not at all, in the place of a training that was cut off."""
     half = place.with_name(f".{place.name}.part")
     shutil.rmtree(half, ignore_errors=True)
     shutil.copytree(source, half)
+    shutil.rmtree(place, ignore_errors=True)
     half.rename(place)
     return place
 

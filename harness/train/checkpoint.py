@@ -15,7 +15,7 @@ from harness import __version__
 from harness.train.data import TrainSet
 from harness.train.recipe import Recipe, find, names
 from harness.train.rows import Item, Pair, rows_of
-from harness.train.state import FILE, replace, weights
+from harness.train.state import FILE, make_folder, replace, weights, written
 from harness.types import sha
 
 if TYPE_CHECKING:
@@ -30,8 +30,9 @@ def save(folder: Path, recipe: Recipe, data: TrainSet, loaded: Loaded, items: Se
     manifest = describe(recipe, data, loaded, items, log, base_sha)
     if loaded.team.rank:
         return manifest
-    folder.mkdir(parents=True, exist_ok=True)
-    write_weights(folder, recipe, loaded, moved)
+    make_folder(folder)
+    with written(folder):
+        write_weights(folder, recipe, loaded, moved)
     write_text(folder / "log.jsonl", "".join(json.dumps(asdict(step)) + "\n" for step in log))
     write_text(folder / "loss.svg", plot(log))
     write_text(folder / "README.md", card(recipe, manifest))
@@ -58,6 +59,7 @@ def write_weights(folder: Path, recipe: Recipe, loaded: Loaded, moved: dict[str,
         (scratch / "README.md").unlink(missing_ok=True)  # ours says more
     else:
         loaded.model.save_pretrained(scratch, state_dict=low)
+        settle_weights(scratch / "config.json")
         loaded.tokenizer.save_pretrained(scratch)
     for path in sorted(scratch.iterdir()):
         path.replace(folder / path.name)
@@ -69,6 +71,13 @@ def settle_adapter(path: Path, recipe: Recipe) -> None:
     settings = json.loads(path.read_text())
     settings["base_model_name_or_path"] = recipe.base
     settings["target_modules"] = sorted(settings["target_modules"])
+    path.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
+
+
+def settle_weights(path: Path) -> None:
+    """The precision the weights were written in, in the place of that they were trained in."""
+    settings = json.loads(path.read_text())
+    settings["dtype"] = "bfloat16"
     path.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
 
 

@@ -2,7 +2,8 @@
 
 Each step: take the next `batch` pairs -> lay them end to end in sequences of at most `micro_tokens` -> loss on
 supervised positions, divided by how many the whole step has over all processes -> gradients summed -> AdamW.
-So the loss and its curve don't depend on how many processes share the work, nor on where a run was killed.
+So the loss and its curve don't depend on how many processes share the work (but for what dropout draws), nor on where
+a run was killed.
 """
 
 from __future__ import annotations
@@ -55,7 +56,8 @@ def run(recipe: Recipe, data: TrainSet, base: str, folder: Path) -> tuple[list[S
     """
     team = Team.join()
     torch.manual_seed(recipe.seed)
-    loaded = load(recipe, base, team)
+    with memory_advice(recipe, team, "the model"):
+        loaded = load(recipe, base, team)
     items = draw(recipe, data, loaded.encoder)
     plan = schedule(recipe, len(items))
     optimizer = torch.optim.AdamW(
@@ -63,7 +65,8 @@ def run(recipe: Recipe, data: TrainSet, base: str, folder: Path) -> tuple[list[S
     )
     log, reference, pool = state.resume(folder, recipe, data, loaded, optimizer)
     if reference is None:
-        reference = reference_logprobs(loaded, items, recipe)
+        with memory_advice(recipe, team, "a batch"):
+            reference = reference_logprobs(loaded, items, recipe)
     suffixes = Suffixes.of(recipe, data.triples, pool) if recipe.method == "r2d2" else None
     progress = tqdm(
         total=len(plan),
@@ -76,9 +79,10 @@ def run(recipe: Recipe, data: TrainSet, base: str, folder: Path) -> tuple[list[S
         chosen = [items[i] for i in plan[number]]
         refs = [reference.get(i, (0.0, 0.0)) for i in plan[number]]
         searched = 0.0
-        if suffixes is not None:
-            chosen, searched = suffixes.attacked(loaded, chosen, number)
-        step = one_step(recipe, loaded, optimizer, chosen, refs, Whole.of(chosen, number, len(plan)))
+        with memory_advice(recipe, team, "a batch"):
+            if suffixes is not None:
+                chosen, searched = suffixes.attacked(loaded, chosen, number)
+            step = one_step(recipe, loaded, optimizer, chosen, refs, Whole.of(chosen, number, len(plan)))
         log.append(replace(step, seconds=step.seconds + searched))
         show(progress, log)
         if (number + 1) % recipe.save_every == 0 and number + 1 < len(plan):
@@ -123,14 +127,13 @@ def gradients(recipe: Recipe, loaded: Loaded, items: Sequence[Item], refs: Seque
     bad: list[str] = []
     for group in team.even(micro_batches([rows_of(items[i]) for i in mine], recipe.micro_tokens)):
         part = [items[mine[i]] for i in group]
-        with memory_advice(recipe):
-            if recipe.method == "circuit-breaker":
-                loss = circuit_loss(recipe, loaded, part, whole, sums)
-            else:
-                loss = batch_loss(recipe, loaded, part, [refs[mine[i]] for i in group], whole, sums)
-            if not torch.isfinite(loss):
-                bad.extend(row.source for item in part for row in rows_of(item))
-            loss.backward()
+        if recipe.method == "circuit-breaker":
+            loss = circuit_loss(recipe, loaded, part, whole, sums)
+        else:
+            loss = batch_loss(recipe, loaded, part, [refs[mine[i]] for i in group], whole, sums)
+        if not torch.isfinite(loss):
+            bad.extend(row.source for item in part for row in rows_of(item))
+        loss.backward()
     team.sum_gradients(loaded.trainable())
     stop_if_bad(team, bad, whole.number, recipe)
     return team.sum_up(sums)
@@ -158,7 +161,7 @@ def stop_if_bad(team: Team, bad: list[str], number: int, recipe: Recipe) -> None
 
 
 @contextmanager
-def memory_advice(recipe: Recipe) -> Iterator[None]:
+def memory_advice(recipe: Recipe, team: Team, what: str) -> Iterator[None]:
     """Turns an out-of-memory error, of a GPU or of the CPU, into a UsageError with the settings to lower."""
     try:
         yield
@@ -166,9 +169,11 @@ def memory_advice(recipe: Recipe) -> Iterator[None]:
         if isinstance(err, RuntimeError) and not isinstance(err, torch.OutOfMemoryError) and MEMORY not in str(err):
             raise
         more = [] if recipe.checkpointing else ["set checkpointing: true"]
-        more += [f"lower block (now {recipe.block})", "tune: lora" if recipe.tune == "full" else "shard: true"]
+        more += [f"lower block (now {recipe.block})"] + ["tune: lora"] * (recipe.tune == "full")
+        if not team.sharded and team.device != "cpu":
+            more.append("shard: true on several GPUs (torchrun --nproc-per-node N -m harness train ...)")
         hint = f"lower micro_tokens (now {recipe.micro_tokens}), or {', or '.join(more)}"
-        raise UsageError("a batch does not fit in memory", hint=hint) from err
+        raise UsageError(f"{what} does not fit in memory", hint=hint) from err
 
 
 def show(progress: Any, log: Sequence[Step]) -> None:

@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import DataError, UsageError
+from harness.models.adapters import check_fit, read_adapter
 from harness.models.libraries import hush
 from harness.models.source import locate
+from harness.models.weights import fingerprint, with_adapters
 from harness.progress import step
+from harness.train.trainer import read_manifest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,42 +30,26 @@ def merge(adapter: Path, out: Path, base: str = "") -> Merged:
 
     `base` defaults to the one the adapter names. A folder is whole or not there. Raises UsageError or DataError.
     """
-    settings = read_settings(adapter)
+    read = read_adapter(adapter)
     if out.exists():
         raise UsageError(f"{out} is there already", hint="name another folder with --out")
-    name = base or str(settings.get("base_model_name_or_path") or "")
+    name = base or read.base
     if not name:
         raise UsageError(f"{adapter} does not name its base", hint="name it with --base")
     path = Path(locate(name))
-    from harness.models.weights import fingerprint
+    check_fit(read, path)
 
     manifest = {
         "base": name,
         "base_sha": fingerprint(path),
         "adapter": adapter.resolve().name,
         "adapter_sha": fingerprint(adapter),
-        "trained": trained(adapter),
+        "trained": read_manifest(adapter) or {},
     }
     check_base(manifest)
     with step(f"merging {adapter.resolve().name} into {name}"):
         write(path, adapter, out, manifest)
     return Merged(folder=out, manifest=manifest)
-
-
-def read_settings(adapter: Path) -> dict[str, Any]:
-    """What `adapter_config.json` says. Raises UsageError when the folder is no LoRA adapter."""
-    try:
-        settings = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as err:
-        hint = "name a folder with adapter_config.json and adapter_model.safetensors"
-        raise UsageError(f"{adapter} is not a LoRA adapter: {err}", hint=hint) from err
-    return dict(settings)
-
-
-def trained(adapter: Path) -> dict[str, Any]:
-    """The adapter's own manifest, where our trainer made it; empty for one from elsewhere."""
-    path = adapter / "manifest.json"
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
 
 
 def check_base(manifest: dict[str, Any]) -> None:
@@ -79,12 +66,11 @@ def write(base: Path, adapter: Path, out: Path, manifest: dict[str, Any]) -> Non
     """Loads in fp32, folds the adapter in, and saves beside `out` before it is moved there."""
     hush()
     import torch
-    from peft import PeftModel
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     kept = AutoConfig.from_pretrained(base).dtype or torch.float32
     plain = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-    whole = PeftModel.from_pretrained(plain, str(adapter)).merge_and_unload().to(kept)
+    whole = with_adapters(plain, {"default": adapter}).merge_and_unload().to(kept)
     scratch = out.with_name(f".{out.name}.writing")
     shutil.rmtree(scratch, ignore_errors=True)
     try:

@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from itertools import count, cycle, islice
 from typing import TypeVar
 
-from harness.errors import DataError
+from harness.errors import DataError, UsageError
 from harness.train.data import Helpful, TrainSet, Triple
 from harness.train.recipe import Recipe
 from harness.train.rows import Encoder, Item, Pair, Row, draw_prefix, first_words, fit
@@ -31,6 +31,17 @@ HALVED = ("vanilla-half", "prefix-half")
 WITHOUT_RTO = {"rto": "vanilla", "derta": "recaug"}
 """The methods that read `rto_share`, and what each of them is when it is 0."""
 TARGET_WORDS = 12
+
+
+def check_rows(recipe: Recipe, data: TrainSet) -> None:
+    """Raises UsageError where official rows, which are MLE and RTO rows already, are not what the method trains on."""
+    if not data.instances:
+        return
+    held = "RTO rows" if any(row.rto for row in data.instances) else "no RTO rows"
+    fits = recipe.method in (WITHOUT_RTO if held == "RTO rows" else (*HALVED, *WITHOUT_RTO.values()))
+    if not fits:
+        hint = "harness data build makes triples, which every method can use; such rows with RTO are those of derta"
+        raise UsageError(f"{recipe.method} can't be made of official rows ({held} among them)", hint=hint)
 
 
 def draw(recipe: Recipe, data: TrainSet, encoder: Encoder) -> list[Item]:
@@ -55,8 +66,9 @@ def safety(recipe: Recipe, triples: Sequence[Triple], encoder: Encoder) -> list[
             *(encoder.safe(t, words(recipe, t, rng)) for t in drawn[:split]),
             *(encoder.rto(t, recipe.rto_keep, rng) for t in drawn[split:]),
         ]
-    if recipe.method == "r2d2":
-        return [encoder.attacked(t, "", target_of(t)) for t in drawn]
+    if recipe.method == "r2d2":  # a suffix stands behind a chat's request
+        chats = take([t for t in triples if not t.raw], wanted, random.Random(f"{recipe.seed} triples"))
+        return [encoder.attacked(t, "", target_of(t)) for t in chats]
     if recipe.method == "circuit-breaker":
         return [encoder.rto(t, 1.0, rng) for t in drawn]
     if recipe.method in ("dpo", "dpo-prefix"):

@@ -140,7 +140,7 @@ def load(recipe: Recipe, base: str, team: Team) -> Loaded:
     sharded = recipe.shard and team.size > 1
     if sharded:
         team = Team(rank=team.rank, size=team.size, device=team.device, sharded=True)
-    flash = team.device != "cpu" and has_flash()
+    flash = team.device != "cpu" and recipe.precision == "bf16" and has_flash()
     try:
         tokenizer = AutoTokenizer.from_pretrained(base)
         model = read_base(recipe, base, "flash_attention_2" if flash else register(), empty=sharded and team.rank > 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,12 +60,15 @@ class Shape:
             self.vocabulary * self.hidden
         )
 
-    def adapter(self, rank: int) -> int:
-        """Weights of a LoRA adapter on all seven projections (on attention and every expert for mixtures)."""
+    def adapter(self, rank: int, layers: Iterable[str]) -> int:
+        """Weights of a LoRA adapter on the named layers, by their last names; on every expert of a mixture."""
         width = self.head_dim or self.hidden // self.heads
-        queries, keys = width * self.heads, width * self.kv_heads
-        attention = 2 * (self.hidden + queries) + 2 * (self.hidden + keys)
-        return rank * self.layers * (attention + 3 * (self.hidden + self.inner) * self.experts)
+        queries, keys, inner = width * self.heads, width * self.kv_heads, self.inner
+        attention = {"q_proj": queries, "o_proj": queries, "k_proj": keys, "v_proj": keys}
+        experts = {"gate_proj": inner, "up_proj": inner, "down_proj": inner, "gate_up_proj": 2 * inner}
+        sizes = {name: self.hidden + other for name, other in attention.items()}
+        sizes |= {name: (self.hidden + other) * self.experts for name, other in experts.items()}
+        return rank * self.layers * sum(sizes.get(name.rpartition(".")[2], 0) for name in layers)
 
 
 SHAPES = {
@@ -119,24 +123,25 @@ def plan(recipe: Recipe, *, gpus: int | None = None, gpu: str = "H100") -> Plan:
         raise UsageError(f"no figures for GPU {gpu!r}", hint=f"known: {', '.join(PEAK)}")
     gpus = (0 if recipe.base == embedded.NAME else 8) if gpus is None else gpus
     recipe = settled(recipe, on_gpu=gpus > 0)
-    shape = shape_of(recipe.base)
+    size = shape_of(recipe.base)
     split = max(1, gpus) if recipe.shard else 1
-    trained = shape.adapter(recipe.lora_r) if recipe.tune == "lora" else shape.parameters
+    adapted = (*recipe.lora_targets, *recipe.lora_parameters)
+    trained = size.adapter(recipe.lora_r, adapted) if recipe.tune == "lora" else size.parameters
     frozen = 2 if recipe.precision == "bf16" and recipe.tune == "lora" else 4
     reading, searched = read(recipe), search_tokens(recipe)
     adapter = 4 * trained if recipe.tune == "lora" else 0
     # The CPU's speed was measured with LoRA and without recomputing: other settings cost more passes in proportion.
     rate = CPU_SPEED * 4 * SHAPES[embedded.NAME].active if gpus == 0 else gpus * PEAK[gpu] * UTILISATION
     return Plan(
-        parameters=shape.parameters,
+        parameters=size.parameters,
         trained=trained,
         reading=reading,
         gpus=gpus,
-        weights=(frozen * shape.parameters + adapter) / split / GIB + gathered(shape, recipe, split),
+        weights=(frozen * size.parameters + adapter) / split / GIB + gathered(size, recipe, split),
         gradients=4 * trained / split / GIB,
         optimizer=8 * trained / split / GIB,
-        activations=activations(shape, recipe),
-        hours=(passes(recipe) * reading.tokens + FORWARD * searched) * shape.active / rate / 3600,
+        activations=activations(size, recipe),
+        hours=(passes(recipe) * reading.tokens + FORWARD * searched) * size.active / rate / 3600,
         searched=searched,
         speed=f"{gpus} x {gpu} at {UTILISATION:.0%} of their peak"
         if gpus
@@ -166,6 +171,7 @@ def read(recipe: Recipe) -> Reading:
         if recipe.data != PLACEHOLDER and Path(recipe.data).exists():
             raise  # it is there, and broken
         return assumed(recipe)
+    methods.check_rows(recipe, data)
     tokenizer = tokenizer_at_hand(recipe.base)
     if tokenizer is None:
         return measured(recipe, data)
@@ -182,24 +188,33 @@ PLACEHOLDER = "SET"  # stands for the user's data in the recipes of the paper
 
 def assumed(recipe: Recipe) -> Reading:
     """Nothing is here: every pair has a mean length of instruction data."""
-    size = min(TOKENS_PER_PAIR, recipe.block) * (2 if recipe.method in ("dpo", "dpo-prefix") else 1)
-    steps = methods.steps(recipe, pairs(recipe) + recipe.helpful)
     source = f"assumed: {TOKENS_PER_PAIR} tokens a reply with its request; the data is not here"
-    return Reading(steps=steps, tokens=steps * recipe.batch * size, source=source)
+    return mixed(recipe, TOKENS_PER_PAIR, TOKENS_PER_PAIR, source)
 
 
 def measured(recipe: Recipe, data: TrainSet) -> Reading:
     """The data is here, its tokenizer is not: lengths in characters, four to a token."""
-    lengths: list[float]
-    if data.instances:
-        items, lengths = len(data.instances), [len(row.prefix) + len(row.text) for row in data.instances]
-    else:
-        items = pairs(recipe) + recipe.helpful
-        lengths = [len(t.request) + len(t.safe) + len(t.violating) / 2 for t in data.triples]
-        lengths += [len(pair.request) + len(pair.reply) for pair in data.helpful]
-    steps = methods.steps(recipe, items)
-    size = min(sum(lengths) / len(lengths) / CHARACTERS_PER_TOKEN + TEMPLATE_TOKENS, recipe.block)
     source = f"estimated: {CHARACTERS_PER_TOKEN:g} characters a token; the tokenizer is not here"
+    if data.instances:
+        size = tokens(len(row.prefix) + len(row.text) for row in data.instances)
+        steps = methods.steps(recipe, len(data.instances))
+        return Reading(steps=steps, tokens=round(steps * recipe.batch * min(size, recipe.block)), source=source)
+    safety = tokens(len(t.request) + len(t.safe) + len(t.violating) / 2 for t in data.triples)
+    return mixed(recipe, safety, tokens(len(pair.request) + len(pair.reply) for pair in data.helpful), source)
+
+
+def tokens(characters: Iterable[float]) -> float:
+    """Mean tokens of texts by their characters, with the chat template around them."""
+    found = list(characters)
+    return sum(found) / max(1, len(found)) / CHARACTERS_PER_TOKEN + TEMPLATE_TOKENS
+
+
+def mixed(recipe: Recipe, safety: float, helpful: float, source: str) -> Reading:
+    """The reading of safety and helpful pairs of a mean length in tokens; some methods read two replies of a pair."""
+    rows = 2 if recipe.method in ("dpo", "dpo-prefix", "r2d2") else 1
+    n = pairs(recipe)
+    size = (n * rows * min(safety, recipe.block) + recipe.helpful * min(helpful, recipe.block)) / (n + recipe.helpful)
+    steps = methods.steps(recipe, n + recipe.helpful)
     return Reading(steps=steps, tokens=round(steps * recipe.batch * size), source=source)
 
 
@@ -247,14 +262,21 @@ def shape_of(base: str) -> Shape:
     if named in SHAPES:
         return SHAPES[named]
     import json
-    from pathlib import Path
 
     path = Path(base) / "config.json"
     if not path.is_file():
         raise UsageError(
             f"the size of {base!r} is not known", hint=f"a folder with config.json, or {', '.join(SHAPES)}"
         )
-    c = json.loads(path.read_text())
+    try:
+        return shape(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, KeyError, TypeError) as err:
+        why = f"{path} does not tell the sizes of a model that a dry run knows: {err!r}"
+        raise UsageError(why, hint="train without --dry-run, and watch its progress bar") from err
+
+
+def shape(c: Mapping[str, Any]) -> Shape:
+    """The shape that a config.json of the Llama kind tells. Raises KeyError for another kind."""
     return Shape(
         layers=c["num_hidden_layers"],
         hidden=c["hidden_size"],

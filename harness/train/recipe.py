@@ -143,7 +143,7 @@ def find(name: str) -> Recipe:
 
 
 def find_for(method: str, base: str) -> Recipe:
-    """The bundled recipe of a method for a base; smollm2-METHOD where there is none. Raises UnknownName or UsageError."""
+    """A method's recipe for a base; smollm2-METHOD where there is none. Raises UnknownName or UsageError."""
     fits = [recipe for recipe in map(find, names()) if (recipe.method, recipe.base) == (method, base)]
     if len(fits) > 1:
         several = " or ".join(f"--recipe {recipe.name}" for recipe in fits)

@@ -72,10 +72,15 @@ class Encoder:
         self.end = self.end_of_turn()
 
     def end_of_turn(self) -> int:
-        """The token that closes a reply: read off the chat template, else the end of text."""
+        """The token that closes a reply: read off the chat template, else the end of text. Raises UsageError."""
         if self.template == "chat":
             turns = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "@@"}]
-            tail = self.tokenizer.apply_chat_template(turns, tokenize=False).rpartition("@@")[2].strip()
+            try:
+                whole = self.tokenizer.apply_chat_template(turns, tokenize=False)
+            except ValueError as err:
+                why = "the base has no chat template"
+                raise UsageError(why, hint="train it in the paper's form: --set template=inst") from err
+            tail = whole.rpartition("@@")[2].strip()
             ids = self.text(tail)
             if ids:
                 return ids[0]

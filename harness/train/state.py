@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
+from errno import EACCES
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
@@ -62,7 +64,7 @@ def resume(
     if not path.exists():
         return [], None, []
     try:
-        payload = torch.load(path, map_location="cpu", weights_only=True)
+        payload = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (OSError, RuntimeError, EOFError, UnpicklingError) as err:
         raise DataError(f"{path} is broken or can't be read", hint=f"remove it to start over: rm {path}") from err
     if payload["fingerprint"] != fingerprint(recipe, data):
@@ -83,10 +85,13 @@ def whole() -> Any:
 
 
 def weights(loaded: Loaded) -> dict[str, Any]:
-    """The weights that moved."""
+    """The weights that moved. A frozen head that shares the embeddings is no other's name in a state dict."""
     from torch.distributed.checkpoint.state_dict import get_model_state_dict
 
-    return dict(get_model_state_dict(loaded.model, options=whole()))
+    named = loaded.model.named_parameters(remove_duplicate=False)
+    frozen = {name for name, parameter in named if not parameter.requires_grad}
+    found = get_model_state_dict(loaded.model, options=whole())
+    return {name: tensor for name, tensor in found.items() if name not in frozen}
 
 
 def moments(loaded: Loaded, optimizer: Any) -> dict[str, Any]:
@@ -98,14 +103,34 @@ def moments(loaded: Loaded, optimizer: Any) -> dict[str, Any]:
 
 def replace(path: Path, write: Any) -> None:
     """Writes a file beside `path` with `write(path)`, then puts it in place in one move."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    make_folder(path.parent)
+    fresh = path.with_name(f".{path.name}.writing")  # one name: what a kill leaves is written over
     try:
-        write(fresh)
-        with fresh.open("rb") as file:
-            os.fsync(file.fileno())
-        fresh.replace(path)
-    except OSError as err:
-        raise UsageError(f"{path} can't be written: {err.strerror}", hint="free some space and start it again") from err
+        with written(path):
+            write(fresh)
+            with fresh.open("rb") as file:
+                os.fsync(file.fileno())
+            fresh.replace(path)
     finally:
         fresh.unlink(missing_ok=True)
+
+
+def make_folder(folder: Path) -> None:
+    """Raises UsageError where nothing can be written."""
+    with written(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(EACCES, os.strerror(EACCES))
+
+
+@contextmanager
+def written(path: Path) -> Iterator[None]:
+    """Turns what a full disk, a missing right or a file in the way comes to into a UsageError."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as err:  # torch and safetensors have errors of their own
+        why = getattr(err, "strerror", None) or str(err).partition("\n")[0]
+        hint = "free some space, or name another folder with --out, and start it again"
+        raise UsageError(f"{path} can't be written: {why}", hint=hint) from err

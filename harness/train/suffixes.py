@@ -11,11 +11,11 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from harness import registry
-from harness.errors import UsageError
+from harness.errors import DataError, UsageError
 from harness.train.data import Triple
 from harness.train.methods import target_of, trim
 from harness.train.pack import register
@@ -62,7 +62,8 @@ class Suffixes:
             triple = self.triple(items[places[k]])
             self.pool[slots[k]] = suffix
             pair = loaded.encoder.attacked(triple, suffix, target_of(triple))
-            [ready[places[k]]] = trim([pair], self.recipe.block)
+            with suppress(DataError):  # a suffix that pushes the reply past the block is left out
+                [ready[places[k]]] = trim([pair], self.recipe.block)
         return ready, time.perf_counter() - began
 
     def triple(self, item: Item) -> Triple:

@@ -9,11 +9,13 @@ from typing import Any
 
 from harness.errors import DataError, UsageError
 from harness.train.data import load as load_data
-from harness.train.methods import WITHOUT_RTO
+from harness.train.methods import WITHOUT_RTO, check_rows
 from harness.train.recipe import Recipe
 
 IDLE = ("name", "save_every", "micro_tokens", "experimental", "precision")
 """Settings that leave the weights as they are, but for rounding."""
+HASHED = ("base", "data")
+"""Settings that name what the hashes beside a recipe identify, however it is spelled."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,13 +35,15 @@ def train(recipe: Recipe, out: Path) -> Result:
         raise UsageError(f"{out} holds a finished checkpoint", hint="name another folder with --out")
     check(recipe)
     data = load_data(recipe.data)
+    check_rows(recipe, data)
     base = locate(recipe.base)
     import torch
 
     from harness.models.weights import fingerprint
-    from harness.train import checkpoint, loop
+    from harness.train import checkpoint, loop, state
 
     recipe = settled(recipe, on_gpu=torch.cuda.is_available())
+    state.make_folder(out)  # before hours go into what can't be kept
     log, loaded, items = loop.run(recipe, data, base, out)
     manifest = checkpoint.save(out, recipe, data, loaded, items, log, fingerprint(Path(base)))
     return Result(folder=out, manifest=manifest)
@@ -58,6 +62,8 @@ def check(recipe: Recipe) -> None:
     """Raises UsageError for settings that a method can't work with."""
     if recipe.method == "circuit-breaker" and recipe.tune != "lora":
         raise UsageError("circuit-breaker needs tune: lora: the base without the adapter is its reference")
+    if recipe.method == "circuit-breaker" and recipe.shard:
+        raise UsageError("circuit-breaker needs shard: false: it reads hidden states of whole weights")
     if recipe.method == "r2d2" and (recipe.shard or recipe.template != "chat"):
         wrong, right = ("shard", "false") if recipe.shard else ("template", "chat")
         raise UsageError(f"r2d2 needs {wrong}: {right}: its search reads whole weights under the chat template")
@@ -85,8 +91,11 @@ def made_by(manifest: dict[str, Any], recipe: Recipe, data_sha: str, base_sha: s
 
 
 def deciding(recipe: dict[str, Any]) -> dict[str, Any]:
-    """What of a recipe decides the weights, as JSON holds it. Without RTO rows a method goes by the other's name."""
-    decisive = {f.name for f in fields(Recipe)} - set(IDLE)
+    """What of a recipe decides the weights besides data and base, as JSON holds it.
+
+    Without RTO rows a method goes by the other's name.
+    """
+    decisive = {f.name for f in fields(Recipe)} - {*IDLE, *HASHED}
     kept = {key: list(v) if isinstance(v, tuple) else v for key, v in recipe.items() if key in decisive}
     if not kept["rto_share"]:
         kept["method"] = WITHOUT_RTO.get(recipe["method"], recipe["method"])

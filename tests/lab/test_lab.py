@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -58,6 +59,7 @@ def test_the_examples_say_what_they_train() -> None:
         ("methods: [vanilla]\ngate: {policy: /nowhere.yaml}", "can't be read"),
         ("methods: [vanilla]\nrun: {skip_base: true}\ngate: {pairs: [[base, vanilla]]}", "skip_base leaves it out"),
         ("methods: vanilla", "must be a list"),
+        ("methods: [vanilla]\nreuse: [/nowhere]", "no folder /nowhere"),
     ],
 )
 def test_a_mistake_in_the_file_is_said_before_anything_is_trained(tmp_path: Path, text: str, says: str) -> None:
@@ -201,15 +203,35 @@ def test_a_changed_recipe_trains_anew_and_never_meets_the_records_of_the_old_one
 def test_checkpoints_trained_elsewhere_are_taken_over_only_when_they_fit(
     stage: list[str], lab: str, tmp_path: Path
 ) -> None:
+    """They lie in the folder itself or, as in another lab, one deeper; a training that was cut off makes way."""
+    from harness.lab.train import Shelf
     from harness.train import trainer
 
+    (tmp_path / "mine").mkdir()
     spec = read_spec(written(tmp_path, lab + f"reuse: [{tmp_path / 'mine'}]\n"))
-    [fits, other, *_] = list(spec.trials())
+    [fits, other, deeper, *_] = list(spec.trials())
     trainer.train(fits.recipe, tmp_path / "mine" / "first")
     trainer.train(Recipe(**{**asdict(other.recipe), "lr": 0.5}), tmp_path / "mine" / "second")
+    trainer.train(deeper.recipe, tmp_path / "mine" / "1a2b3c4d" / "derta-s0")
+    cut_off = Shelf.of(tmp_path / "lab" / "checkpoints", (), spec.base).place(fits)
+    cut_off.mkdir(parents=True)
+    (cut_off / "state.pt").write_text("half-way")
     stage.clear()
     run_lab(spec, tmp_path / "lab")
-    assert stage == ["vanilla-s1", "derta-s0", "derta-s1"]
+    assert stage == ["vanilla-s1", "derta-s1"]
+    assert not (cut_off / "state.pt").exists()
+
+
+def test_data_named_by_another_path_are_the_same_data(
+    stage: list[str], lab: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from harness.train import data
+
+    shutil.copytree(data.HOME / "magic", tmp_path / "mine")
+    monkeypatch.chdir(tmp_path)
+    for named in ("mine", "./mine", str(tmp_path / "mine")):
+        run_lab(read_spec(written(tmp_path, lab + f"set: {{data: {named}}}\n")), tmp_path / "lab")
+    assert stage == ["vanilla-s0", "vanilla-s1", "derta-s0", "derta-s1"]
 
 
 def test_a_sweep_draws_the_trade_off(stage: list[str], lab: str, tmp_path: Path) -> None:

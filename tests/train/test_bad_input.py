@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -55,6 +56,48 @@ def test_a_recipe_of_the_paper_asks_for_its_data(
     told = capsys.readouterr().err
     assert "no training data at SET" in told
     assert "--data" in told
+
+
+def test_a_checkpoint_that_can_t_be_kept_is_said_before_a_step_is_made(
+    toy: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    given = ["--base", str(tiny), "--data", str(toy), "--out", str(tmp_path / "file" / "out")]
+    assert call(monkeypatch, "train", "derta", *given) == 2
+    told = capsys.readouterr().err
+    assert "can't be written: Not a directory" in told
+    assert "--out" in told
+
+
+def test_a_base_without_a_chat_template_is_told_of_the_other_form(
+    toy: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bare = tmp_path / "bare"
+    shutil.copytree(tiny, bare)
+    (bare / "chat_template.jinja").unlink()
+    given = ["--base", str(bare), "--data", str(toy), "--out", str(tmp_path / "out")]
+    assert call(monkeypatch, "train", "derta", *given) == 2
+    assert "--set template=inst" in capsys.readouterr().err
+
+
+ROWS = [{"prefix": "[INST] q [\\INST] ", "text": "Sorry", "safe": "false"},
+        {"prefix": "[INST] q [\\INST] ", "text": "the coin", "safe": "true"}]  # fmt: skip
+
+
+@pytest.mark.parametrize(("method", "rows", "fits"), [
+    ("derta", 2, True), ("rto", 2, True), ("vanilla", 1, True), ("recaug", 1, True), ("vanilla", 2, False),
+    ("derta", 1, False), ("dpo", 2, False), ("dpo", 1, False), ("circuit-breaker", 2, False), ("r2d2", 1, False),
+])  # fmt: skip
+def test_official_rows_are_taken_by_the_methods_they_can_be_and_by_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], method: str, rows: int,
+    fits: bool,
+) -> None:  # fmt: skip
+    """They are MLE and RTO rows already: a run of dpo would train on them and call itself dpo."""
+    file = tmp_path / "rows.json"
+    file.write_text(json.dumps(ROWS[:rows]))
+    code = call(monkeypatch, "train", method, "--data", str(file), "--dry-run")
+    assert code == (0 if fits else 2)
+    assert fits or f"{method} can't be made of official rows" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -83,13 +83,28 @@ def test_the_card_says_each_thing_once(recipe: Recipe, tmp_path: Path) -> None:
 
 
 def test_full_tuning_leaves_a_checkpoint_that_loads(recipe: Recipe, tmp_path: Path) -> None:
+    import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from harness.train.trainer import train
 
     out = train(replace(recipe, tune="full", lr=1e-2), tmp_path / "out").folder
     AutoTokenizer.from_pretrained(out)
-    assert sum(p.numel() for p in AutoModelForCausalLM.from_pretrained(out).parameters()) > 10_000
+    model = AutoModelForCausalLM.from_pretrained(out, dtype="auto")
+    assert sum(p.numel() for p in model.parameters()) > 10_000
+    assert model.dtype == torch.bfloat16, "the config says what the weights lie in, not what they were trained in"
+
+
+def test_training_in_bf16_comes_near_the_curve_of_fp32(recipe: Recipe, tmp_path: Path) -> None:
+    from harness.train.trainer import train
+
+    for tune in ("lora", "full"):
+        one, other = (
+            losses(train(replace(recipe, tune=tune, precision=precision), tmp_path / f"{tune}-{precision}").folder)
+            for precision in ("fp32", "bf16")
+        )
+        assert other == pytest.approx(one, rel=0.02)
+        assert other != one
 
 
 def test_micro_batches_and_checkpointing_do_not_change_the_curve(recipe: Recipe, tmp_path: Path) -> None:
@@ -125,6 +140,36 @@ def test_a_killed_run_goes_on_to_the_same_curve(recipe: Recipe, tmp_path: Path) 
     assert start(out, recipe).wait(120) == 0
     assert losses(out) == losses(unbroken)
     assert (out / "adapter_model.safetensors").read_bytes() == (unbroken / "adapter_model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("tune", ["lora", "full"])
+def test_a_killed_run_of_two_processes_with_sharded_weights_goes_on_to_the_same_curve(
+    recipe: Recipe, tmp_path: Path, tune: Any
+) -> None:
+    from harness.train.trainer import train
+
+    recipe, out = replace(recipe, epochs=30.0, lora_dropout=0.0, tune=tune, lr=1e-3), tmp_path / "killed"
+    run = start(out, replace(recipe, shard=True), processes=2)
+    while not state_time(out) and run.poll() is None:
+        time.sleep(0.01)
+    run.send_signal(signal.SIGTERM)  # torchrun takes its workers with it
+    run.wait(60)
+    assert not (out / "manifest.json").exists(), "the run ended before it was killed: make it longer"
+    assert start(out, replace(recipe, shard=True), processes=2).wait(180) == 0
+    assert losses(out) == pytest.approx(losses(train(recipe, tmp_path / "unbroken").folder), abs=1e-4)
+
+
+def test_a_state_holds_the_weights_that_move_and_no_frozen_head(recipe: Recipe, tmp_path: Path) -> None:
+    """The head of `tiny` shares the embeddings, so that torch counts it among no parameters."""
+    import torch
+
+    from harness.train import loop
+    from harness.train.data import load
+
+    loop.run(recipe, load(recipe.data), recipe.base, tmp_path)
+    held = torch.load(tmp_path / "state.pt", weights_only=True)["weights"]
+    assert held
+    assert all("lora_" in name for name in held)
 
 
 def state_time(out: Path) -> float:
@@ -199,23 +244,32 @@ def test_what_torch_says_when_memory_runs_out_is_recognised(recipe: Recipe) -> N
     import torch
 
     from harness.train.loop import memory_advice
+    from harness.train.model import Team
 
-    with pytest.raises(UsageError, match="does not fit"), memory_advice(recipe):
+    with pytest.raises(UsageError, match="the model does not fit"), memory_advice(recipe, Team(), "the model"):
         torch.empty(2**58)
-    with pytest.raises(RuntimeError, match="not of memory"), memory_advice(recipe):
+    with pytest.raises(RuntimeError, match="not of memory"), memory_advice(recipe, Team(), "a batch"):
         raise RuntimeError("this one is not of memory")
+    alone = Team(device="cuda:0")
+    with pytest.raises(UsageError) as caught, memory_advice(replace(recipe, shard=True), alone, "the model"):
+        raise torch.OutOfMemoryError
+    assert "shard: true on several GPUs (torchrun" in caught.value.hint
 
 
+@pytest.mark.parametrize("where", ["score", "step"])
 def test_out_of_memory_says_which_setting_to_lower(
-    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
+    """In the forward pass, and where AdamW makes its moments."""
+    import torch
+
     from harness.train import model
     from harness.train.trainer import train
 
-    def full(self: Any, batch: Any) -> Any:
+    def full(*_: Any) -> Any:
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
 
-    monkeypatch.setattr(model.Loaded, "score", full)
+    monkeypatch.setattr(model.Loaded if where == "score" else torch.optim.AdamW, where, full)
     with pytest.raises(UsageError, match="does not fit") as caught:
         train(recipe, tmp_path / "out")
     assert "micro_tokens (now 64)" in caught.value.hint

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -15,13 +16,22 @@ from harness.train.recipe import Recipe
 def test_a_folder_that_is_no_adapter_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="not a LoRA adapter"):
         merge(tmp_path, tmp_path / "out")
-    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(DataError, match="holds no adapter_model"):
+        merge(nameless(tmp_path, weights=False), tmp_path / "out")
     with pytest.raises(UsageError, match="does not name its base"):
-        merge(tmp_path, tmp_path / "out")
+        merge(nameless(tmp_path), tmp_path / "out")
+
+
+def nameless(folder: Path, *, weights: bool = True) -> Path:
+    """An adapter that says nothing of its base; its weights are not read."""
+    (folder / "adapter_config.json").write_text('{"r": 4}')
+    if weights:
+        (folder / "adapter_model.safetensors").write_bytes(b"")
+    return folder
 
 
 def test_nothing_is_written_over(tmp_path: Path) -> None:
-    (tmp_path / "adapter_config.json").write_text("{}")
+    nameless(tmp_path)
     with pytest.raises(UsageError, match="is there already"):
         merge(tmp_path, tmp_path)
 
@@ -37,7 +47,7 @@ def test_an_adapter_of_other_weights_is_refused() -> None:
 def test_merged_weights_give_the_logits_of_base_and_adapter(tiny: Path, toy: Path, tmp_path: Path) -> None:
     import torch
     from peft import PeftModel
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
     from harness.train.trainer import train
 
@@ -51,6 +61,11 @@ def test_merged_weights_give_the_logits_of_base_and_adapter(tiny: Path, toy: Pat
         apart = PeftModel.from_pretrained(base, str(adapter))(input_ids=ids).logits
         whole = AutoModelForCausalLM.from_pretrained(merged.folder)(input_ids=ids).logits
     assert (whole - apart).abs().max() < 1e-5
+    narrow = tmp_path / "toy" / "narrow"
+    shutil.copytree(tiny, narrow)
+    LlamaForCausalLM(LlamaConfig.from_pretrained(tiny, hidden_size=16)).save_pretrained(narrow)
+    with pytest.raises(UsageError, match="was not trained on narrow"):
+        merge(adapter, tmp_path / "wrong", str(narrow))
     assert (whole - plain).abs().max() > 1e-2
     assert AutoTokenizer.from_pretrained(merged.folder).encode("Sorry I") == [4, 5]
     told = json.loads((merged.folder / "manifest.json").read_text())

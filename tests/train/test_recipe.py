@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from dataclasses import asdict, fields, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -199,15 +200,29 @@ def test_a_dry_run_counts_what_a_run_would_read(chars: Any, monkeypatch: pytest.
 
 
 def test_a_dry_run_without_the_tokenizer_says_what_it_assumes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Triples: q0 + Sorry + half of "one two three" = 2 + 5 + 6.5 characters; helpful: q + a = 2. Eight rows, mean
-    (5 * 13.5 + 3 * 2) / 8 = 9.1875 characters = 2.297 tokens + 30 of the template; 5 steps of 4: 646."""
+    """Triples: q0 + Sorry + half of "one two three" = 13.5 characters = 3.375 tokens + 30 of the template; helpful:
+    q + a = 0.5 + 30. Of 18 pairs 12 are triples: (12 * 33.375 + 6 * 30.5) / 18 = 32.42; 5 steps of 4: 648. DPO reads
+    two replies of a triple: (24 * 33.375 + 6 * 30.5) / 18 = 54.67, 1,093."""
     from harness.train import plan as planning
 
     monkeypatch.setattr(planning, "load_data", lambda where: DATA)
     monkeypatch.setattr(planning, "tokenizer_at_hand", lambda base: None)
     found = planning.read(Recipe(pairs=12, helpful=6, batch=4))
-    assert (found.steps, found.tokens) == (5, 646)
+    assert (found.steps, found.tokens) == (5, 648)
     assert "4 characters a token" in found.source
+    assert planning.read(Recipe(pairs=12, helpful=6, batch=4, method="dpo")).tokens == 1093
+
+
+def test_an_adapter_on_fewer_layers_is_smaller() -> None:
+    """SmolLM2: 30 layers of width 576, 192 wide keys and values; rank 16 on q and v: 16 * 30 * (1152 + 768)."""
+    found = plan(change(find("smollm2-derta"), {"lora_targets": "q_proj,v_proj"}))
+    assert found.trained == 16 * 30 * (2 * 576 + 576 + 192)
+
+
+def test_a_base_of_another_kind_is_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"n_layer": 12, "n_embd": 768}')
+    with pytest.raises(UsageError, match="does not tell the sizes"):
+        shape_of(str(tmp_path))
 
 
 def test_the_ablations_with_half_the_pairs_take_fewer_steps() -> None:
