@@ -141,7 +141,7 @@ def official(path: Path) -> Iterator[Instance]:
 def lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Numbered objects of a JSONL file, or of a file that is one JSON list. Raises DataError for anything else."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # spreadsheets put a byte-order mark in front
     except (OSError, UnicodeDecodeError) as err:
         raise DataError(f"{path} can't be read: {err}") from err
     if not text.strip():

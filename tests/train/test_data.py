@@ -13,7 +13,7 @@ import pytest
 
 from harness.errors import DataError
 from harness.train.build import BuildConfig, build, loops
-from harness.train.data import HOME, Helpful, TrainSet, Triple, load, parse, save
+from harness.train.data import HOME, Helpful, TrainSet, Triple, lines, load, parse, save
 from harness.types import Capability, Completion, Prompt, Sampling
 from tasks.load import behaviors
 from tasks.overlap import clashes
@@ -96,6 +96,12 @@ def test_a_text_may_hold_any_line_separator_of_unicode(tmp_path: Path) -> None:
     data = TrainSet(triples=(triple,), helpful=(Helpful(id="h", request="q", reply="a\u2029b"),))
     save(tmp_path, data, {})
     assert load(tmp_path) == data
+
+
+@pytest.mark.parametrize("text", ['{"id": "1"}\n{"id": "2"}\n', '[{"id": "1"}, {"id": "2"}]'])
+def test_a_byte_order_mark_is_no_part_of_the_first_line(tmp_path: Path, text: str) -> None:
+    path = write(tmp_path / "rows.jsonl", "\ufeff" + text)
+    assert list(lines(path)) == [(1, {"id": "1"}), (2, {"id": "2"})]
 
 
 @pytest.mark.parametrize("flag", ["", "yes", "None"])
