@@ -95,6 +95,36 @@ def test_a_request_that_is_missing_is_named(tmp_path: Path) -> None:
         requests(jsonl(tmp_path / "mine.jsonl", [{"prompt": "coin?"}, {"reply": "x"}]))
 
 
+@pytest.mark.parametrize("name", ["tricks.jsonl", "questions.jsonl"])
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ({"request": "coin?"}, "line 2: no `id`"),
+        ({"id": "b"}, "line 2: no `request`"),
+        ({"id": "b", "request": " "}, "line 2: no `request`"),
+        ({"id": "b", "request": None}, "line 2: no `request`"),
+        ({"id": 7, "request": "coin?"}, "line 2: `id` must be a text"),
+        ({"id": "b", "request": "coin?", "reply": ["x"]}, "line 2: `reply` must be a text"),
+        ({"id": "b", "request": "coin?", "raw": "false"}, "line 2: `raw` must be true or false"),
+        ({"id": "b", "request": "coin?", "words": True}, "line 2: `words` must be a whole number"),
+    ],
+)
+def test_a_row_of_a_folder_is_named_with_its_field(name: str, row: dict[str, Any], says: str, tmp_path: Path) -> None:
+    fine = {"id": "a", "request": "rope?", "reply": GIVES}
+    for each in ("tricks.jsonl", "questions.jsonl"):
+        jsonl(tmp_path / each, [fine, row] if each == name else [fine])
+    with pytest.raises(DataError, match=f"{name}, {says}"):
+        requests(tmp_path)
+
+
+def test_a_field_that_is_null_is_not_there(tmp_path: Path) -> None:
+    row = {"id": "a", "request": "tea?", "reply": "Hot.", "kind": None, "words": None}
+    jsonl(tmp_path / "tricks.jsonl", [{"id": "t", "request": "coin?", "reply": GIVES}])
+    jsonl(tmp_path / "questions.jsonl", [row])
+    data, _ = asyncio.run(build(BuildConfig(source=tmp_path, out=tmp_path / "out")))
+    assert [(pair.reply, pair.kind) for pair in data.helpful] == [("Hot.", "general")]
+
+
 def test_conversations_give_their_first_exchange(tmp_path: Path) -> None:
     said = [{"from": "human", "value": "Why tea?"}, {"from": "gpt", "value": "It is warm."},
             {"from": "human", "value": "And?"}]  # fmt: skip
