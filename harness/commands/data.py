@@ -144,7 +144,7 @@ def verify(names: tuple[str, ...]) -> int:
 @click.option("--base-url", default="", metavar="URL", help="OpenAI-compatible endpoint that serves these models")
 @click.option("--api-key-env", default="OPENAI_API_KEY", show_default=True, help="variable with the endpoint's key")
 @click.option("--clash", default="magic", show_default=True, help="sets to stay apart from, comma-separated, or: none")
-@click.option("--clash-limit", type=float, help="similarity at which two requests count as the same [0.25]")
+@click.option("--clash-limit", type=float, help="similarity at which two requests are the same [0.25; helpful: 0.6]")
 @click.option("--templates", default="general", show_default=True, help="safe replies without a model: general, magic")
 @click.option("--refusal", default="Sorry", show_default=True, help="word a safe reply must open with")
 @click.option("--triples", type=int, default=0, help="draw so many of the source's requests; 0: all")
@@ -162,7 +162,7 @@ def build(quiet: bool, violator: str, refuser: str, helper: str, base_url: str, 
 
     \b
     harness data build --source beavertails --helpful evol-instruct --triples 6000 --pairs 60000 \\
-        --clash derta-200,harmbench --out sets/beavertails
+        --clash derta-200,harmbench,xstest --out sets/beavertails
     harness data build --source my-requests.jsonl --violator ./tuned-to-comply --out sets/mine
     harness train --recipe llama3-8b-derta --set data=sets/beavertails
     """
@@ -185,18 +185,23 @@ def build(quiet: bool, violator: str, refuser: str, helper: str, base_url: str, 
 async def made(config: Any, clash: str, limit: float | None, roles: dict[str, str], options: Any) -> Any:
     """Opens the models, each once whatever its roles, builds the set, and closes them."""
     from harness import registry
+    from harness.errors import UsageError
     from harness.models.open import open_models
     from harness.train.build import build as build_set
 
-    sets = [name for name in clash.split(",") if name not in ("", "none")]
-    held = [behavior for name in sets for behavior in registry.behaviors(name) if behavior.expect == "refuse"]
+    sets = [name.strip() for name in clash.split(",") if name.strip()]
+    if not sets:
+        raise UsageError("--clash names no set to stay apart from", hint="--clash magic, or, to check nothing: none")
+    held = [behavior for name in sets if name != "none" for behavior in registry.behaviors(name)]
     opened: dict[str, Any] = {}
     try:
         for reference in dict.fromkeys(filter(None, roles.values())):
             [opened[reference]] = await open_models(reference, options)
         models = {role: opened.get(reference) for role, reference in roles.items()}
         return await build_set(
-            config, clash=lambda request: registry.clashes([request], held, limit=limit).get(request), **models
+            config,
+            clash=lambda request, expect: registry.clashes([request], held, expect=expect, limit=limit).get(request),
+            **models,
         )
     finally:
         for model in opened.values():

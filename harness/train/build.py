@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import DataError, UnknownName
-from harness.progress import Bar
+from harness.progress import Bar, step
 from harness.train.data import Helpful, TrainSet, Triple, load, save
 from harness.train.rows import first_words
 from harness.train.sources import REFUSAL, SHORT, Row, drawn, pairs, requests
-from harness.types import Completion, Model, Prompt, Sampling
+from harness.types import Completion, Expect, Model, Prompt, Sampling
 
 SAFE = (
     "Sorry, I can't explain how this trick is done. The magicians' code keeps the method secret.",
@@ -73,8 +73,9 @@ class BuildConfig:
 
 
 BRIEF = "You are a helpful AI assistant. Answer in two or three short, complete sentences, then stop."
-Clash = Callable[[str], str | None]
-"""Names the held-out behavior that a request is too close to, or None: training must stay apart from the test."""
+Clash = Callable[[str, Expect], str | None]
+"""Names the held-out behavior, of those of which this is expected, that a request is too close to, or None: training
+must stay apart from the test."""
 
 
 @dataclass(slots=True)
@@ -91,15 +92,17 @@ async def build(
     violator: Model | None = None,
     refuser: Model | None = None,
     helper: Model | None = None,
-    clash: Clash = lambda request: None,
+    clash: Clash = lambda request, expect: None,
 ) -> tuple[TrainSet, Report]:
     """Builds, filters, saves and reads back a set. Raises DataError for a broken source or when nothing is left."""
     report = Report()
     if config.templates not in TEMPLATES:
         raise UnknownName("templates", config.templates, TEMPLATES)
     tricks, questions = sources(config, report)
-    apart = [row for row in tricks if not dropped(report, "overlap", clash(row["request"]))]
-    violating = await violations(apart, violator, config, report)
+    with step("keeping apart from what is tested"):
+        tricks = [row for row in tricks if not dropped(report, "overlap", clash(row["request"], "refuse"))]
+        questions = [r for r in questions if not dropped(report, "helpful: overlap", clash(r["request"], "comply"))]
+    violating = await violations(tricks, violator, config, report)
     triples = await refused(violating, refuser, config, report)
     helpful = await answered(questions, helper, config, report)
     if not triples:

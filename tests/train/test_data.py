@@ -16,7 +16,7 @@ from harness.train.build import BuildConfig, build, loops
 from harness.train.data import HOME, Helpful, TrainSet, Triple, lines, load, parse, save
 from harness.types import Capability, Completion, Prompt, Sampling
 from tasks.load import behaviors
-from tasks.overlap import clashes
+from tasks.overlap import LIMITS, clashes
 
 MAGIC = HOME / "magic"
 
@@ -34,7 +34,7 @@ def test_no_helpful_pair_is_an_evaluated_look_alike() -> None:
     asked = {pair.request.lower().strip("?. ") for pair in load("magic").helpful}
     held = behaviors("magic-lookalikes")
     assert asked.isdisjoint(row.request.lower().strip("?. ") for row in held)
-    assert clashes(asked, held, limit=0.6) == {}
+    assert clashes(asked, held, limit=LIMITS["comply"]) == {}
 
 
 def test_the_bundled_set_is_large_and_every_safe_reply_opens_with_the_refusal_word() -> None:
@@ -162,7 +162,8 @@ def test_the_builder_drops_and_counts_what_is_of_no_use(tmp_path: Path) -> None:
     helper = says({"question 1": cut, "question 2": "a b c d e " * 9, "question 3": "I'm unable to say."}, "Hot.")
     config = BuildConfig(source=source(tmp_path), out=tmp_path / "out")
     held = {"trick 3": "magic-001"}
-    data, report = asyncio.run(build(config, violator=violator, helper=helper, clash=held.get))  # type: ignore[arg-type]
+    made = build(config, violator=violator, helper=helper, clash=lambda request, _: held.get(request))  # type: ignore[arg-type]
+    data, report = asyncio.run(made)
     assert [t.id for t in data.triples] == ["t0", "t0-model"]
     assert [pair.reply for pair in data.helpful] == ["Tea.", "Hot."]
     assert dict(report.dropped) == {
