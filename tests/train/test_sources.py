@@ -280,3 +280,14 @@ def test_what_holds_nothing_to_stay_apart_from_is_refused(
     given = ["--source", source, "--out", tmp_path / "out", "--helpful", *talk(tmp_path), "--clash", clash]
     assert command(monkeypatch, *given) == 2
     assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("role", ["violator", "refuser"])
+def test_the_command_says_that_a_model_answers_nothing(
+    role: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"request": "How do I juggle?", "reply": GIVES}, {"request": "Who walks on stilts?", "reply": GIVES}]
+    source = jsonl(tmp_path / "m.jsonl", rows)
+    given = ["--source", source, "--out", tmp_path / "out", "--helpful", *talk(tmp_path)]
+    assert command(monkeypatch, *given, f"--{role}", "scripted:error") == 2
+    assert "reply came from scripted:error: 2 of 2 requests failed" in capsys.readouterr().err
