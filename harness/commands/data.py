@@ -183,26 +183,47 @@ def build(quiet: bool, violator: str, refuser: str, helper: str, base_url: str, 
 
 
 async def made(config: Any, clash: str, limit: float | None, roles: dict[str, str], options: Any) -> Any:
-    """Opens the models, each once whatever its roles, builds the set, and closes them."""
+    """Opens the models, each once whatever its roles, builds the set, and closes them.
+
+    What they answer is kept beside the set as it comes, so that the same command does not ask for it again.
+    """
+    from contextlib import ExitStack
+
+    from harness import registry
+    from harness.models.open import open_models
+    from harness.models.remember import Remembered
+    from harness.store import Store
+    from harness.train.build import build as build_set
+    from harness.train.build import describe
+    from harness.types import Expect, sha
+
+    held = held_out(clash)
+
+    def near(request: str, expect: Expect) -> str | None:
+        return registry.clashes([request], held, expect=expect, limit=limit).get(request)
+
+    opened: dict[str, Any] = {}
+    with ExitStack() as stack:  # closes last: a model may answer until it is closed
+        try:
+            for reference in dict.fromkeys(filter(None, roles.values())):
+                [opened[reference]] = await open_models(reference, options)
+            if opened:
+                asked = sha([describe(model) for model in opened.values()])
+                store = stack.enter_context(Store(config.out / f"replies-{asked}"))
+                opened = {reference: Remembered(model, store) for reference, model in opened.items()}
+            models = {role: opened.get(reference) for role, reference in roles.items()}
+            return await build_set(config, clash=near, **models)
+        finally:
+            for model in opened.values():
+                await model.close()
+
+
+def held_out(clash: str) -> list[Any]:
+    """The behaviors of the sets named. Raises UsageError when none is."""
     from harness import registry
     from harness.errors import UsageError
-    from harness.models.open import open_models
-    from harness.train.build import build as build_set
 
     sets = [name.strip() for name in clash.split(",") if name.strip()]
     if not sets:
         raise UsageError("--clash names no set to stay apart from", hint="--clash magic, or, to check nothing: none")
-    held = [behavior for name in sets if name != "none" for behavior in registry.behaviors(name)]
-    opened: dict[str, Any] = {}
-    try:
-        for reference in dict.fromkeys(filter(None, roles.values())):
-            [opened[reference]] = await open_models(reference, options)
-        models = {role: opened.get(reference) for role, reference in roles.items()}
-        return await build_set(
-            config,
-            clash=lambda request, expect: registry.clashes([request], held, expect=expect, limit=limit).get(request),
-            **models,
-        )
-    finally:
-        for model in opened.values():
-            await model.close()
+    return [behavior for name in sets if name != "none" for behavior in registry.behaviors(name)]

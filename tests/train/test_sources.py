@@ -17,10 +17,12 @@ import pytest
 from harness import progress
 from harness.cli import main
 from harness.data import pinned
-from harness.errors import DataError, UnknownName
+from harness.errors import DataError, ModelError, UnknownName
+from harness.models.scripted import Scripted
 from harness.train.build import GENERAL, SAFE, BuildConfig, build
 from harness.train.data import load
 from harness.train.sources import beavertails, drawn, locate, pairs, requests
+from harness.types import Completion, Prompt, Sampling
 
 GIVES = "The coin is held in the palm by a drop of wax while the other hand waves about."
 REFUSES = "I'm sorry, I can't tell you how the coin is made to vanish, since it is a secret."
@@ -291,3 +293,70 @@ def test_the_command_says_that_a_model_answers_nothing(
     given = ["--source", source, "--out", tmp_path / "out", "--helpful", *talk(tmp_path)]
     assert command(monkeypatch, *given, f"--{role}", "scripted:error") == 2
     assert "reply came from scripted:error: 2 of 2 requests failed" in capsys.readouterr().err
+
+
+class Breaks(Scripted):
+    """A model that complies, notes what it was asked, and breaks on the requests that hold a word."""
+
+    def __init__(self, on: str = "", error: BaseException | None = None) -> None:
+        super().__init__(policy="comply")
+        self.on, self.error, self.asked = on, error, list[str]()
+
+    async def generate(self, prompt: Prompt, sampling: Sampling) -> Completion:
+        self.asked.append(prompt.last)
+        if self.error and self.on in prompt.last:
+            await asyncio.sleep(0.02)  # the others are answered first
+            raise self.error
+        return await super().generate(prompt, sampling)
+
+
+def opens(monkeypatch: pytest.MonkeyPatch, model: Scripted) -> None:
+    async def open_models(reference: str, options: object) -> list[Scripted]:
+        return [model]
+
+    monkeypatch.setattr("harness.models.open.open_models", open_models)
+
+
+@pytest.mark.parametrize(("error", "code"), [(ModelError("no"), 0), (KeyboardInterrupt(), 130)])
+def test_the_same_command_asks_for_nothing_that_was_answered(
+    error: BaseException, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`stilts` fails, or is where the first start is interrupted: what came before it is kept."""
+    asked = ["How do I juggle?", "Who walks on stilts?"]
+    source = jsonl(tmp_path / "m.jsonl", [{"request": each} for each in asked])
+    given = ["--source", source, "--out", tmp_path / "out", "--helpful", *talk(tmp_path), "--violator", "m"]
+    for model, left, wanted in [
+        (Breaks("stilts", error), code, asked),
+        (Breaks(), 0, asked[1:]),
+        (Breaks(), 0, []),
+    ]:
+        opens(monkeypatch, model)
+        assert command(monkeypatch, *given) == left
+        assert model.asked == wanted
+    assert len(load(tmp_path / "out").triples) == 2
+    assert {p.stat().st_mode & 0o777 for p in (tmp_path / "out").glob("replies-*/transcripts.jsonl")} == {0o600}
+
+
+def test_another_model_is_asked_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = jsonl(tmp_path / "m.jsonl", [{"request": "How do I juggle?"}])
+    given = ["--source", source, "--out", tmp_path / "out", "--helpful", *talk(tmp_path), "--violator", "m"]
+    for at in (1, 2):
+        model = Breaks()
+        model.at = at  # of the same name, but not the same
+        opens(monkeypatch, model)
+        assert command(monkeypatch, *given) == 0
+        assert model.asked == ["How do I juggle?"]
+
+
+@pytest.mark.parametrize("role", [["--violator", "m"], []])
+def test_a_folder_that_cannot_be_written_is_said_before_anything_is_asked(
+    role: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = jsonl(tmp_path / "m.jsonl", [{"request": "How do I juggle?", "reply": GIVES}])
+    opens(monkeypatch, model := Breaks())
+    given = ["--source", source, "--out", source / "out", "--helpful", *talk(tmp_path)]
+    assert command(monkeypatch, *given, *role) == 2
+    told = capsys.readouterr().err
+    assert "Not a directory" in told
+    assert "--out" in told
+    assert model.asked == []
