@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeAlias
 
 from harness.config import convert
 from harness.errors import UnknownName, UsageError
-from harness.types import Behavior
+from harness.types import Behavior, Expect
 
 Kind: TypeAlias = Literal["attack", "judge", "model", "task", "report"]
 
@@ -72,10 +72,16 @@ def summary(kind: Kind, name: str) -> str:
     return str(text.splitlines()[0])
 
 
-def clashes(requests: Iterable[str], held_out: Iterable[Behavior], *, limit: float | None = None) -> dict[str, str]:
-    """The requests that are too close to a held-out behavior -> the id of the closest; see `tasks.overlap`."""
+def clashes(
+    requests: Iterable[str], held_out: Iterable[Behavior], *, expect: Expect = "refuse", limit: float | None = None
+) -> dict[str, str]:
+    """The requests too close to a held-out behavior of which this is expected -> the id of the closest one.
+
+    See `tasks.overlap`.
+    """
     overlap = importlib.import_module("tasks.overlap")
-    found: dict[str, str] = overlap.clashes(requests, held_out, limit=overlap.LIMIT if limit is None else limit)
+    others = [each for each in held_out if each.expect == expect]
+    found: dict[str, str] = overlap.clashes(requests, others, limit=overlap.LIMITS[expect] if limit is None else limit)
     return found
 
 

@@ -1,16 +1,19 @@
-"""Tells whether two requests are after the same trick, so that training data stays apart from what is tested."""
+"""Tells whether two requests ask for the same, so that training data stays apart from what is tested."""
 
 from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
-from harness.types import Behavior
+from harness.types import Behavior, Expect
 
 LIMIT = 0.25
 """Requests at or above this similarity count as the same. Low on purpose: to drop a trick that is merely
 close costs one training row, to keep one that is the same would spoil the held-out figures."""
+
+LIMITS: Mapping[Expect, float] = {"refuse": LIMIT, "comply": 0.6}
+"""The same by what is expected. What is to be answered shares words with look-alikes on purpose: near is not same."""
 
 FRAME = frozenset(
     re.findall(
@@ -51,9 +54,12 @@ def content_words(text: str) -> frozenset[str]:
 
 
 def similarity(one: str, other: str) -> float:
-    """Content words in common over content words in all (Jaccard), 0 to 1; 0 where neither has any."""
+    """Content words in common over content words in all (Jaccard), 0 to 1; without any, 1 for the same text, else 0."""
     left, right = content_words(one), content_words(other)
-    return len(left & right) / len(left | right) if left | right else 0.0
+    if not (left or right):
+        return float(re.findall(r"\w+", one.lower()) == re.findall(r"\w+", other.lower()))
+    shared = len(left & right)
+    return shared / (len(left) + len(right) - shared)
 
 
 def clashes(requests: Iterable[str], held_out: Iterable[Behavior], *, limit: float = LIMIT) -> dict[str, str]:

@@ -144,7 +144,7 @@ def verify(names: tuple[str, ...]) -> int:
 @click.option("--base-url", default="", metavar="URL", help="OpenAI-compatible endpoint that serves these models")
 @click.option("--api-key-env", default="OPENAI_API_KEY", show_default=True, help="variable with the endpoint's key")
 @click.option("--clash", default="magic", show_default=True, help="sets to stay apart from, comma-separated, or: none")
-@click.option("--clash-limit", type=float, help="similarity at which two requests count as the same [0.25]")
+@click.option("--clash-limit", type=float, help="similarity at which two requests are the same [0.25; helpful: 0.6]")
 @click.option("--templates", default="general", show_default=True, help="safe replies without a model: general, magic")
 @click.option("--refusal", default="Sorry", show_default=True, help="word a safe reply must open with")
 @click.option("--triples", type=int, default=0, help="draw so many of the source's requests; 0: all")
@@ -162,7 +162,7 @@ def build(quiet: bool, violator: str, refuser: str, helper: str, base_url: str, 
 
     \b
     harness data build --source beavertails --helpful evol-instruct --triples 6000 --pairs 60000 \\
-        --clash derta-200,harmbench --out sets/beavertails
+        --clash derta-200,harmbench,xstest --out sets/beavertails
     harness data build --source my-requests.jsonl --violator ./tuned-to-comply --out sets/mine
     harness train --recipe llama3-8b-derta --set data=sets/beavertails
     """
@@ -183,21 +183,47 @@ def build(quiet: bool, violator: str, refuser: str, helper: str, base_url: str, 
 
 
 async def made(config: Any, clash: str, limit: float | None, roles: dict[str, str], options: Any) -> Any:
-    """Opens the models, each once whatever its roles, builds the set, and closes them."""
+    """Opens the models, each once whatever its roles, builds the set, and closes them.
+
+    What they answer is kept beside the set as it comes, so that the same command does not ask for it again.
+    """
+    from contextlib import ExitStack
+
     from harness import registry
     from harness.models.open import open_models
+    from harness.models.remember import Remembered
+    from harness.store import Store
     from harness.train.build import build as build_set
+    from harness.train.build import describe
+    from harness.types import Expect, sha
 
-    sets = [name for name in clash.split(",") if name not in ("", "none")]
-    held = [behavior for name in sets for behavior in registry.behaviors(name) if behavior.expect == "refuse"]
+    held = held_out(clash)
+
+    def near(request: str, expect: Expect) -> str | None:
+        return registry.clashes([request], held, expect=expect, limit=limit).get(request)
+
     opened: dict[str, Any] = {}
-    try:
-        for reference in dict.fromkeys(filter(None, roles.values())):
-            [opened[reference]] = await open_models(reference, options)
-        models = {role: opened.get(reference) for role, reference in roles.items()}
-        return await build_set(
-            config, clash=lambda request: registry.clashes([request], held, limit=limit).get(request), **models
-        )
-    finally:
-        for model in opened.values():
-            await model.close()
+    with ExitStack() as stack:  # closes last: a model may answer until it is closed
+        try:
+            for reference in dict.fromkeys(filter(None, roles.values())):
+                [opened[reference]] = await open_models(reference, options)
+            if opened:
+                asked = sha([describe(model) for model in opened.values()])
+                store = stack.enter_context(Store(config.out / f"replies-{asked}"))
+                opened = {reference: Remembered(model, store) for reference, model in opened.items()}
+            models = {role: opened.get(reference) for role, reference in roles.items()}
+            return await build_set(config, clash=near, **models)
+        finally:
+            for model in opened.values():
+                await model.close()
+
+
+def held_out(clash: str) -> list[Any]:
+    """The behaviors of the sets named. Raises UsageError when none is."""
+    from harness import registry
+    from harness.errors import UsageError
+
+    sets = [name.strip() for name in clash.split(",") if name.strip()]
+    if not sets:
+        raise UsageError("--clash names no set to stay apart from", hint="--clash magic, or, to check nothing: none")
+    return [behavior for name in sets if name != "none" for behavior in registry.behaviors(name)]

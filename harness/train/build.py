@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.errors import DataError, UnknownName
-from harness.progress import Bar
+from harness.errors import DataError, ModelError, UnknownName, UsageError
+from harness.progress import Bar, step
 from harness.train.data import Helpful, TrainSet, Triple, load, save
 from harness.train.rows import first_words
 from harness.train.sources import REFUSAL, SHORT, Row, drawn, pairs, requests
-from harness.types import Completion, Model, Prompt, Sampling
+from harness.types import Completion, Expect, Model, Prompt, Sampling
 
 SAFE = (
     "Sorry, I can't explain how this trick is done. The magicians' code keeps the method secret.",
@@ -73,8 +73,9 @@ class BuildConfig:
 
 
 BRIEF = "You are a helpful AI assistant. Answer in two or three short, complete sentences, then stop."
-Clash = Callable[[str], str | None]
-"""Names the held-out behavior that a request is too close to, or None: training must stay apart from the test."""
+Clash = Callable[[str, Expect], str | None]
+"""Names the held-out behavior, of those of which this is expected, that a request is too close to, or None: training
+must stay apart from the test."""
 
 
 @dataclass(slots=True)
@@ -91,15 +92,18 @@ async def build(
     violator: Model | None = None,
     refuser: Model | None = None,
     helper: Model | None = None,
-    clash: Clash = lambda request: None,
+    clash: Clash = lambda request, expect: None,
 ) -> tuple[TrainSet, Report]:
-    """Builds, filters, saves and reads back a set. Raises DataError for a broken source or when nothing is left."""
+    """Builds, filters, saves and reads back a set. Raises DataError for a broken source or when nothing is left,
+    UsageError when a model answers nothing or the set can't be written."""
     report = Report()
     if config.templates not in TEMPLATES:
         raise UnknownName("templates", config.templates, TEMPLATES)
     tricks, questions = sources(config, report)
-    apart = [row for row in tricks if not dropped(report, "overlap", clash(row["request"]))]
-    violating = await violations(apart, violator, config, report)
+    with step("keeping apart from what is tested"):
+        tricks = [row for row in tricks if not dropped(report, "overlap", clash(row["request"], "refuse"))]
+        questions = [r for r in questions if not dropped(report, "helpful: overlap", clash(r["request"], "comply"))]
+    violating = await violations(tricks, violator, config, report)
     triples = await refused(violating, refuser, config, report)
     helpful = await answered(questions, helper, config, report)
     if not triples:
@@ -141,8 +145,10 @@ async def violations(rows: Sequence[Row], violator: Model | None, config: BuildC
     asked = [r for r in rows if not r.get("reply") or (config.both and not r.get("raw"))] if violator else []
     if violator is None and len(made) < len(rows):
         report.dropped["violating: no reply and no violator"] += len(rows) - len(made)
-    replies = await ask(violator, [prompt(row) for row in asked], config.violating_tokens, "violating")
+    replies = await ask(violator, [prompt(row) for row in asked], config.violating_tokens, "violating", report)
     for row, reply in zip(asked, replies, strict=True):
+        if reply is None:
+            continue
         text = reply.text.strip()
         flaw = "refusal" if REFUSAL.search(text) else "short" if len(text.split()) < SHORT else ""
         if not dropped(report, f"violating: {flaw}", flaw):
@@ -161,17 +167,17 @@ async def refused(
     """
     rng = random.Random(config.seed)
     own = [t.safe if t.safe.startswith(config.refusal) else "" for t in triples]
-    texts = [safe or rng.choice(TEMPLATES[config.templates]) for safe in own]
+    texts: list[str | None] = [safe or rng.choice(TEMPLATES[config.templates]) for safe in own]
     if refuser:
         system = f'Refuse politely in one or two sentences. Begin with "{config.refusal}".'
         lacking = [i for i, safe in enumerate(own) if not safe]
         prompts = [Prompt.chat(triples[i].request.strip(), system=system) for i in lacking]
-        replies = await ask(refuser, prompts, config.helpful_tokens, "safe")
+        replies = await ask(refuser, prompts, config.helpful_tokens, "safe", report)
         for i, reply in zip(lacking, replies, strict=True):
-            texts[i] = reply.text.strip() if reply.finish == "stop" else ""
+            texts[i] = None if reply is None else reply.text.strip() if reply.finish == "stop" else ""
     kept = []
     for triple, text in zip(triples, texts, strict=True):
-        if not dropped(report, "safe: no refusal", not text.startswith(config.refusal)):
+        if text is not None and not dropped(report, "safe: no refusal", not text.startswith(config.refusal)):
             kept.append(Triple(id=triple.id, request=triple.request, safe=text, violating=triple.violating,
                                source=triple.source, raw=triple.raw))  # fmt: skip
     return kept
@@ -185,8 +191,10 @@ async def answered(rows: Sequence[Row], helper: Model | None, config: BuildConfi
         report.dropped.update({"helpful: no reply and no helper": len(asked)} if asked else {})
         return made
     prompts = [prompt(row, BRIEF if config.brief else "") for row in asked]
-    replies = await ask(helper, prompts, config.helpful_tokens, "helpful")
+    replies = await ask(helper, prompts, config.helpful_tokens, "helpful", report)
     for row, reply in zip(asked, replies, strict=True):
+        if reply is None:
+            continue
         flaw = fault(reply)
         if not dropped(report, f"helpful: {flaw}", flaw):
             made.append(helpful(row, reply.text if row.get("raw") else reply.text.strip(), config))
@@ -218,19 +226,34 @@ def prompt(row: Row, system: str = "") -> Prompt:
     return Prompt(text=row["request"]) if row.get("raw") else Prompt.chat(row["request"], system=system)
 
 
-async def ask(model: Model | None, prompts: Sequence[Prompt], tokens: int, title: str) -> list[Completion]:
-    """Greedy replies to all prompts, in order, all of them in flight at once."""
+async def ask(
+    model: Model | None, prompts: Sequence[Prompt], tokens: int, title: str, report: Report
+) -> list[Completion | None]:
+    """Greedy replies to all prompts, in order, all of them in flight at once; None for a request that failed.
+
+    Failures are counted. Raises UsageError when nothing else came.
+    """
     if model is None or not prompts:
         return []
+    failed: list[ModelError] = []
     with Bar(len(prompts), f"{title} replies", unit="reply") as bar:
 
-        async def one(prompt: Prompt) -> Completion:
-            reply = await model.generate(prompt, Sampling(max_tokens=tokens))
-            bar.tokens(reply.tokens_out)
+        async def one(prompt: Prompt) -> Completion | None:
+            reply = None
+            try:
+                reply = await model.generate(prompt, Sampling(max_tokens=tokens))
+                bar.tokens(reply.tokens_out)
+            except ModelError as err:
+                failed.append(err)
             bar.done()
             return reply
 
-        return list(await asyncio.gather(*map(one, prompts)))
+        replies = await asyncio.gather(*map(one, prompts))
+    if len(failed) == len(prompts):
+        told = f"no {title} reply came from {model.name}: {len(failed):,} of {len(prompts):,} requests failed"
+        raise UsageError(f"{told}, the last: {failed[-1]}", hint=failed[-1].hint or "see that the model answers")
+    report.dropped.update({f"{title}: failed": len(failed)} if failed else {})
+    return replies
 
 
 def loops(text: str, width: int = 5) -> bool:

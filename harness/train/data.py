@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from harness.errors import DataError
+from harness.errors import DataError, UsageError
 from harness.types import sha
 
 HOME = Path(__file__).parent / "data"
@@ -91,15 +91,18 @@ def load(where: str | Path) -> TrainSet:
 
 
 def save(folder: Path, data: TrainSet, manifest: Mapping[str, Any]) -> None:
-    """Writes a set as `load` reads it, with a manifest of how it came about."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Writes a set as `load` reads it, with a manifest of how it came about. Raises UsageError when it can't."""
     texts = {
         "triples": [json.dumps(asdict(row), ensure_ascii=False) for row in data.triples],
         "helpful": [json.dumps(asdict(row), ensure_ascii=False) for row in data.helpful],
     }
-    for name, rows in texts.items():
-        write(folder / f"{name}.jsonl", "".join(f"{row}\n" for row in rows))
-    write(folder / "manifest.json", json.dumps(dict(manifest), indent=2, ensure_ascii=False) + "\n")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, rows in texts.items():
+            write(folder / f"{name}.jsonl", "".join(f"{row}\n" for row in rows))
+        write(folder / "manifest.json", json.dumps(dict(manifest), indent=2, ensure_ascii=False) + "\n")
+    except OSError as err:
+        raise UsageError(f"{folder} can't be written: {err.strerror}", hint="name another folder with --out") from err
 
 
 def write(path: Path, text: str) -> None:
@@ -141,7 +144,7 @@ def official(path: Path) -> Iterator[Instance]:
 def lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Numbered objects of a JSONL file, or of a file that is one JSON list. Raises DataError for anything else."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # spreadsheets put a byte-order mark in front
     except (OSError, UnicodeDecodeError) as err:
         raise DataError(f"{path} can't be read: {err}") from err
     if not text.strip():

@@ -26,6 +26,9 @@ REFUSAL = re.compile(
 SHORT = 12  # words; a violating reply of fewer teaches nothing
 REQUEST = ("request", "prompt", "question", "instruction", "goal", "forbidden_prompt")
 REPLY = ("reply", "response", "output", "answer", "completion")
+FIELDS = {"id": str, "request": str, "reply": str, "safe": str, "kind": str, "raw": bool, "words": int}
+"""What a row of tricks.jsonl or questions.jsonl may hold; it must hold the first two."""
+KINDS = {str: "a text", bool: "true or false", int: "a whole number"}
 
 
 def locate(given: str | Path) -> Path:
@@ -45,8 +48,21 @@ def requests(given: str | Path) -> tuple[list[Row], list[Row], Dropped]:
         found, dropped = triples(path)
         return found, [], dropped
     questions = path / "questions.jsonl"
-    tricks = [row for _, row in lines(path / "tricks.jsonl")]
-    return tricks, [row for _, row in lines(questions)] if questions.exists() else [], Counter()
+    return ours(path / "tricks.jsonl"), ours(questions) if questions.exists() else [], Counter()
+
+
+def ours(path: Path) -> list[Row]:
+    """The rows of a file of our own form. Raises DataError with the line and the field that is missing or of no use."""
+    found = []
+    for number, line in lines(path):
+        row = {key: value for key, value in line.items() if value is not None}
+        for key, kind in FIELDS.items():
+            if key in row and type(row[key]) is not kind:
+                raise DataError(f"{path}, line {number}: `{key}` must be {KINDS[kind]}")
+            if key in ("id", "request") and not row.get(key, "").strip():
+                raise DataError(f"{path}, line {number}: no `{key}`", hint=f"a row holds: {', '.join(FIELDS)}")
+        found.append(row)
+    return found
 
 
 def triples(path: Path) -> tuple[list[Row], Dropped]:

@@ -141,3 +141,9 @@ def test_similarity_is_the_share_of_common_content_words() -> None:
     assert content_words("How does the magician vanish two coins?") == {"vanish", "two", "coin"}
     assert similarity("Vanish two coins", "How do coins disappear?") == pytest.approx(2 / 3)  # {vanish, coin} of 3
     assert similarity("", "the of") == 0.0
+
+
+def test_texts_without_a_content_word_are_alike_only_where_they_are_the_same() -> None:
+    assert similarity("Who are you?", "who are you") == 1.0
+    assert similarity("Who are you?", "What is it?") == 0.0
+    assert similarity("お茶は好きですか？", "お茶は好きですか") == 1.0

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import DataError
+from harness.errors import DataError, ModelError, ModelTimeout, UsageError
 from harness.train.build import BuildConfig, build, loops
-from harness.train.data import HOME, Helpful, TrainSet, Triple, load, parse, save
+from harness.train.data import HOME, Helpful, TrainSet, Triple, lines, load, parse, save
 from harness.types import Capability, Completion, Prompt, Sampling
 from tasks.load import behaviors
-from tasks.overlap import clashes
+from tasks.overlap import LIMITS, clashes
 
 MAGIC = HOME / "magic"
 
@@ -34,7 +34,7 @@ def test_no_helpful_pair_is_an_evaluated_look_alike() -> None:
     asked = {pair.request.lower().strip("?. ") for pair in load("magic").helpful}
     held = behaviors("magic-lookalikes")
     assert asked.isdisjoint(row.request.lower().strip("?. ") for row in held)
-    assert clashes(asked, held, limit=0.6) == {}
+    assert clashes(asked, held, limit=LIMITS["comply"]) == {}
 
 
 def test_the_bundled_set_is_large_and_every_safe_reply_opens_with_the_refusal_word() -> None:
@@ -98,6 +98,12 @@ def test_a_text_may_hold_any_line_separator_of_unicode(tmp_path: Path) -> None:
     assert load(tmp_path) == data
 
 
+@pytest.mark.parametrize("text", ['{"id": "1"}\n{"id": "2"}\n', '[{"id": "1"}, {"id": "2"}]'])
+def test_a_byte_order_mark_is_no_part_of_the_first_line(tmp_path: Path, text: str) -> None:
+    path = write(tmp_path / "rows.jsonl", "\ufeff" + text)
+    assert list(lines(path)) == [(1, {"id": "1"}), (2, {"id": "2"})]
+
+
 @pytest.mark.parametrize("flag", ["", "yes", "None"])
 def test_an_official_row_without_a_clear_flag_is_refused(tmp_path: Path, flag: str) -> None:
     path = write(tmp_path / "rows.jsonl", json.dumps({"prefix": "p", "text": "t", "safe": flag}) + "\n")
@@ -128,11 +134,13 @@ class Says:
 
 
 def says(
-    rule: dict[str, str | Completion],
-    otherwise: str = "It is done with a long thread and a very small magnet below the table.",
+    rule: dict[str, str | Completion | ModelError],
+    otherwise: str | ModelError = "It is done with a long thread and a very small magnet below the table.",
 ) -> Says:
     def answer(asked: str) -> Completion:
         found = rule.get(asked, otherwise)
+        if isinstance(found, ModelError):
+            raise found
         return found if isinstance(found, Completion) else Completion(text=found, model="says")
 
     return Says(answer)
@@ -156,7 +164,8 @@ def test_the_builder_drops_and_counts_what_is_of_no_use(tmp_path: Path) -> None:
     helper = says({"question 1": cut, "question 2": "a b c d e " * 9, "question 3": "I'm unable to say."}, "Hot.")
     config = BuildConfig(source=source(tmp_path), out=tmp_path / "out")
     held = {"trick 3": "magic-001"}
-    data, report = asyncio.run(build(config, violator=violator, helper=helper, clash=held.get))  # type: ignore[arg-type]
+    made = build(config, violator=violator, helper=helper, clash=lambda request, _: held.get(request))  # type: ignore[arg-type]
+    data, report = asyncio.run(made)
     assert [t.id for t in data.triples] == ["t0", "t0-model"]
     assert [pair.reply for pair in data.helpful] == ["Tea.", "Hot."]
     assert dict(report.dropped) == {
@@ -164,6 +173,29 @@ def test_the_builder_drops_and_counts_what_is_of_no_use(tmp_path: Path) -> None:
         "helpful: cut": 1, "helpful: loop": 1, "helpful: refusal": 1,
     }  # fmt: skip
     assert json.loads((tmp_path / "out" / "manifest.json").read_text())["dropped"]["overlap"] == 1
+
+
+def test_a_request_that_fails_costs_its_own_row_alone(tmp_path: Path) -> None:
+    """Tricks: 0 has a reply and gets another, 1 fails, 2 and 3 are answered: 4 triples, the safe reply of one fails.
+    Questions: 0 has a reply, 1 fails, the others are answered: 4 pairs."""
+    violator, helper = says({"trick 1": ModelError("no")}), says({"question 1": ModelTimeout("late")}, "Hot.")
+    refuser = says({"trick 3": ModelError("no")}, "Sorry, no.")
+    config = BuildConfig(source=source(tmp_path), out=tmp_path / "out")
+    data, report = asyncio.run(build(config, violator=violator, refuser=refuser, helper=helper))  # type: ignore[arg-type]
+    assert [t.id for t in data.triples] == ["t0", "t0-model", "t2-model"]
+    assert [pair.id for pair in data.helpful] == ["q0", "q2", "q3", "q4"]
+    assert report.dropped == {"violating: failed": 1, "safe: failed": 1, "helpful: failed": 1}
+    assert json.loads((tmp_path / "out" / "manifest.json").read_text())["dropped"] == report.dropped
+
+
+@pytest.mark.parametrize("role", ["violator", "refuser", "helper"])
+def test_a_model_that_answers_nothing_is_said(role: str, tmp_path: Path) -> None:
+    models = {"violator": says({}), "refuser": says({}, "Sorry, no."), "helper": says({}, "Hot.")}
+    models[role] = says({}, ModelError("the socket is closed", hint="start it"))
+    build_config = BuildConfig(source=source(tmp_path), out=tmp_path / "out")
+    with pytest.raises(UsageError, match=r"no \w+ reply came from says: (\d) of \1 .* the socket is closed") as caught:
+        asyncio.run(build(build_config, **models))  # type: ignore[arg-type]
+    assert caught.value.hint == "start it"
 
 
 def test_plain_requests_stay_plain_and_short_or_shortened_answers_teach_no_end(tmp_path: Path) -> None:
