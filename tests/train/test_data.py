@@ -15,8 +15,10 @@ from harness.errors import DataError, ModelError, ModelTimeout, UsageError
 from harness.train.build import BuildConfig, build, loops
 from harness.train.data import HOME, Helpful, TrainSet, Triple, lines, load, parse, save
 from harness.types import Capability, Completion, Prompt, Sampling
+from tasks.catalog import HERE
 from tasks.load import behaviors
-from tasks.overlap import LIMITS, clashes
+from tasks.overlap import LIMITS, clashes, similarity
+from tasks.read import rows
 
 MAGIC = HOME / "magic"
 
@@ -35,6 +37,17 @@ def test_no_helpful_pair_is_an_evaluated_look_alike_or_everyday_question() -> No
     held = [*behaviors("magic-lookalikes"), *behaviors("general")]
     assert asked.isdisjoint(row.request.lower().strip("?. ") for row in held)
     assert clashes(asked, held, limit=LIMITS["comply"]) == {}
+
+
+@pytest.mark.parametrize(("task", "field"), [
+    ("arithmetic", "question"), ("knowledge", "question"), ("instructions", "prompt"),
+])  # fmt: skip
+def test_no_helpful_pair_asks_what_a_helpfulness_task_asks(task: str, field: str) -> None:
+    """Closer than "write a sentence with the word ..." in both, which is a form and no answer."""
+    asked = {pair.request for pair in load("magic").helpful}
+    found = [row.fields for row in rows(HERE / "helpfulness" / f"{task}.jsonl")]
+    close = [(row[field], other) for row in found for other in asked if similarity(str(row[field]), other) > 0.6]
+    assert close == []
 
 
 def test_the_bundled_set_is_large_and_every_safe_reply_opens_with_the_refusal_word() -> None:
