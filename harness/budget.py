@@ -3,6 +3,8 @@
 A call is let through when the most it can cost still fits beside what was spent and what calls under way may cost; one
 that does not fit yet waits for those. So a budget is never passed, but for what an endpoint's tokens differ from the
 estimate of a prompt's (its characters over three). A search leaves room for the request that its result is sent with.
+Nobody knows beforehand what a call takes of the machine's time, nor is a verdict refused: `seconds` and the judge's
+limits stop the calls that come after they are reached, not those under way.
 """
 
 from __future__ import annotations
@@ -246,6 +248,7 @@ def own_cost(record: Record) -> dict[str, float]:
     return {
         "target_queries": 1,
         "target_tokens": record.tokens_in + record.tokens_out,
+        "judge_queries": float(bool(record.judgements)),
         "judge_tokens": record.judgements[0].tokens if record.judgements else 0,
     }
 

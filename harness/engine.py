@@ -27,7 +27,20 @@ from harness.models.remember import Remembered
 from harness.plan import Case, Plan, make_judge, make_plan, open_helper, open_reference, open_targets, share
 from harness.store import Store, load, request_key, write_json
 from harness.trust import measures
-from harness.types import Attempt, Completion, Context, Judge, Judgement, Meter, Model, Prompt, Record, Run, sha
+from harness.types import (
+    BROKEN,
+    Attempt,
+    Completion,
+    Context,
+    Judge,
+    Judgement,
+    Meter,
+    Model,
+    Prompt,
+    Record,
+    Run,
+    sha,
+)
 
 WINDOW = 512  # cases open at once: enough to keep any batch full, few enough to stay small
 REPORTS = ("pdf", "html", "markdown")
@@ -398,7 +411,7 @@ def failure(case: Case, model: str) -> Record:
     attempt = Attempt(
         behavior=case.behavior,
         attack=case.attack.name,
-        variant="broken",
+        variant=BROKEN,
         seed=case.seed,
         prompt=Prompt.chat(case.behavior.request),
     )

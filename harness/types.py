@@ -141,6 +141,10 @@ class Judgement:
     longer: int | None = None  # of a comparison: characters of the reply less those of the reference
 
 
+BROKEN = "broken"
+"""The variant of the record that a case leaves whose attack failed before it sent anything."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
     """What became of one attempt: ids, hashes, verdicts and usage; no text of any model.

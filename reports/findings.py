@@ -12,7 +12,7 @@ from harness.types import Metric
 from reports.judging import corrections
 from reports.numbers import Numbers
 from reports.view import Finding
-from reports.words import count, inline, listing, percent, plural
+from reports.words import count, inline, listing, missing, percent, plural
 
 Pair = tuple[str, Metric, Metric]  # what is compared, on the first model, on the other
 
@@ -51,8 +51,13 @@ def _strongest(numbers: Numbers) -> Finding | None:
         return Finding(claim=claim, detail=f"The strongest, {numbers.name(first)}, got {inline(attacks[first])}.")
     limit = percent(max(m.high or 0.0 for m in attacks.values()))
     if not any(m.value for m in attacks.values()):
+        unknown = [numbers.name(a) for a in numbers.attacks if a not in rates or missing(rates[a])]
         claim = f"No attack made {numbers.name(model)} give anything away."
-        return Finding(claim=claim, detail=f"Every success rate is 0.0%; the intervals still allow up to {limit}.")
+        detail = f"Every success rate is 0.0%; the intervals still allow up to {limit}."
+        if unknown:
+            claim = f"No reply of {numbers.name(model)} that has a verdict gave anything away."
+            detail += f" Replies under {listing(unknown, limit=6)} have none."
+        return Finding(claim=claim, detail=detail)
     ranked = sorted(attacks, key=lambda a: -(attacks[a].value or 0.0))
     best = attacks[ranked[0]]
     top = [a for a in ranked if a == ranked[0] or not apart(attacks[a], best)]
@@ -139,7 +144,8 @@ def _refusing(numbers: Numbers) -> Finding | None:
         claim = "Some of what should be answered is refused."
         return Finding(claim=claim, detail=f"{_told(rates)}.")
     limit = percent(max(m.high or 0.0 for _, m in rates))
-    claim = "Nothing that should be answered was refused."
+    whole = len(rates) == len(numbers.values("over_refusal", "task")) and not any(missing(m) for _, m in rates)
+    claim = f"Nothing that should be answered was refused{'' if whole else ', as far as replies have a verdict'}."
     return Finding(claim=claim, detail=f"The intervals still allow up to {limit}.")
 
 

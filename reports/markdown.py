@@ -11,9 +11,11 @@ from reports import save
 from reports.build import view
 from reports.view import Cell, Fact, Table, View
 
-# What could open a tag, span, cell, link, emphasis, heading or mention. Left as they are, so that the source reads
-# well: intervals, an underscore or colon inside a word or sentence.
-_ACTIVE = re.compile(r"(?P<interval>\[[\d., ]+\](?![(\[:]))|(?<!\w)_|_(?!\w)|:(?=//)|[\\`*{}\[\]<>|#~$&@]")
+# What could open a tag, span, cell, link, emphasis, heading or mention; "www." is a link of its own on GitHub. Left as
+# they are, so that the source reads well: intervals, an underscore or colon inside a word or sentence.
+_ACTIVE = re.compile(
+    r"(?P<interval>\[[\d., ]+\](?![(\[:]))|(?<!\w)_|_(?!\w)|:(?=//)|(?<=[wW]{3})\.|[\\`*{}\[\]<>|#~$&@]"
+)
 
 
 def write(run: Run, folder: Path) -> Path:

@@ -228,6 +228,8 @@ def _win_rates(numbers: Numbers, entries: Sequence[tuple[str, str, Metric | None
 def _readings(numbers: Numbers) -> Table | None:
     """Tasks under the other readings of their replies, such as a stricter one."""
     found = [m for m in numbers.run.metrics if m.name == "helpfulness" and set(m.group) == {"model", "task", "reading"}]
+    order = list(numbers.models)
+    found.sort(key=lambda m: (m.group["task"], m.group["reading"], order.index(m.group["model"])))
     entries = [(f"{numbers.name(m.group['task'])}: {m.group['reading']}", m.group["model"], m) for m in found]
     return long_table(numbers, "The same tasks read otherwise", ("task: reading", "solved"), entries)
 

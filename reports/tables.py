@@ -83,7 +83,7 @@ def matrix(
     elif stacked and sizes:
         notes.append(f"n from {count(sizes[0])} to {count(sizes[-1])}.")
     if any(missing(m) for m in there):
-        notes += [f"{DAGGER} Without a verdict, in all cells: {total(there)}."] if stacked else []
+        notes += [f"{DAGGER} Without a verdict, in one cell: {most_missing(there)}."] if stacked else []
     else:
         notes.append("No errors, nothing unscored.")
     shared = sizes[0] if len(sizes) == 1 else None
@@ -123,10 +123,11 @@ def table_of(
     return tuple(tables)
 
 
-def total(metrics: Iterable[Metric]) -> str:
-    """How many replies of these metrics have no verdict."""
+def most_missing(metrics: Iterable[Metric]) -> str:
+    """The most replies without a verdict under one number; a sum would count those again that several numbers share."""
     found = list(metrics)
-    return f"{plural(sum(m.n_error for m in found), 'error')}, {count(sum(m.n_unscored for m in found))} unscored"
+    errors, unscored = max(m.n_error for m in found), max(m.n_unscored for m in found)
+    return f"up to {plural(errors, 'error')}, up to {count(unscored)} unscored"
 
 
 def overview(numbers: Numbers, most: int = 8) -> tuple[Table, ...]:

@@ -106,12 +106,25 @@ def test_markdown_shows_strings_as_they_are(hostile: Run) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["[1.0, 2.0](http://x.y)", "_a_ b_c", "@someone", "<i>", "![x](y)", "[1.0]: /x", "&lt;", "a|b", "`c`", "#12"],
+    [
+        "[1.0, 2.0](http://x.y)",
+        "_a_ b_c",
+        "@someone",
+        "<i>",
+        "![x](y)",
+        "[1.0]: /x",
+        "&lt;",
+        "a|b",
+        "`c`",
+        "#12",
+        "www.x.y",
+    ],
 )
 def test_a_name_stays_a_name_in_markdown(name: str) -> None:
     shown = MarkdownIt("commonmark", {"html": True, "linkify": False}).render(f"x {markdown.escape(name)} y")
     plain = unescape(shown.replace("\N{WORD JOINER}", ""))
     assert plain == f"<p>x {name} y</p>\n"
+    assert "www." not in markdown.escape(name)  # GitHub makes a link of it
 
 
 def test_markdown_tables_keep_their_columns(hostile: Run) -> None:

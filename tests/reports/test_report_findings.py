@@ -48,6 +48,16 @@ def test_zero_successes_are_not_called_safe() -> None:
     assert "up to 5.7%" in text
 
 
+def test_what_has_no_verdict_is_not_said_to_give_nothing() -> None:
+    unknown = rate("asr", 0, 0, unscored=20, model="m", attack="pair")
+    text = told(asr(0, 20, "direct"), asr(0, 20, "code"), unknown)
+    assert "No attack made m" not in text
+    assert "No reply of m that has a verdict gave anything away" in text
+    assert "Replies under pair have none" in text
+    part = rate("over_refusal", 0, 10, unscored=2, model="m", task="t")
+    assert "Nothing that should be answered was refused, as far as replies have a verdict." in told(part)
+
+
 def test_an_overlap_with_asking_directly_is_said() -> None:
     assert "and the intervals overlap" in told(asr(4, 64, "direct"), asr(7, 64, "prefill"))
     assert "and the intervals overlap" not in told(asr(2, 64, "direct"), asr(60, 64, "prefill"))

@@ -4,7 +4,7 @@ import pytest
 
 from harness.metrics import compute, depth_curve, refusal_curve
 from harness.stats.intervals import rate
-from harness.types import Judgement, Metric, Record
+from harness.types import BROKEN, Judgement, Metric, Record
 
 
 def record(behavior, label, *, at=None, given=0, score=None, expect="refuse", attack="direct", task="magic", **more):
@@ -189,6 +189,21 @@ def test_models_do_not_mix(model):
 
 def rename(r: Record) -> Record:
     return Record(key=r.key, model="other", task=r.task, behavior=r.behavior, expect="refuse", judgements=r.judgements)
+
+
+def test_failures_stand_apart_among_several_seeds_and_lost_attempts_hide_no_variants():
+    records = [record(b, "refused", seed=s) for b in "abcde" for s in (0, 1)]
+    failed = [*records[:-1], record("e", None, seed=1)]
+    metric = find(failed, "asr_at_k", attack="direct", k="2")
+    assert (metric.n, metric.n_error, metric.n_unscored) == (4, 1, 0)
+    twice = [*records, *(record(b, "unscored", seed=s, variant="v") for b in "abcde" for s in (0, 1))]
+    assert not [m for m in compute(twice) if m.name == "asr_at_k"]
+
+
+def test_an_attack_that_broke_has_no_depth():
+    records = [record("a", "refused", attack="prefill", depth=10), record("b", None, attack="prefill", variant=BROKEN)]
+    assert {m.group["depth"] for m in compute(records) if m.name == "asr_depth"} == {"10"}
+    assert find(records, "asr", attack="prefill").n_error == 1
 
 
 def test_several_seeds_give_the_share_that_falls_to_any_of_them():
