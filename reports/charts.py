@@ -190,11 +190,15 @@ def _bars(axes: Axes, figure: Figure) -> None:
 
 
 def _lines(axes: Axes, figure: Figure) -> None:
-    """Depth is spread by log(1 + k): the first tokens matter most, and 0 has a place."""
+    """A log scale is of 1 + x, for depths: the first tokens matter most, and 0 has a place."""
+
+    def place(x: float) -> float:
+        return math.log1p(max(x, 0.0)) if figure.log else x
+
     places = sorted({point.x for series in figure.series for point in series.points})
-    spread = [math.log1p(max(x, 0.0)) for x in places]
+    spread = [place(x) for x in places]
     for series in figure.series:
-        xs = [math.log1p(max(p.x, 0.0)) for p in series.points]
+        xs = [place(p.x) for p in series.points]
         colour = _colour(series)
         if any(p.low is not None for p in series.points):
             low, high = zip(*map(_ends, series.points), strict=True)

@@ -82,6 +82,7 @@ def depth(numbers: Numbers) -> Section | None:
         series=_series(numbers, entries),
         x_label="tokens of the answer already there (k)",
         y_label="attack success rate (%)",
+        log=True,
         wide=False,
     )
     tables = table_of(numbers, "Success rate by depth", ("k", "ASR"), entries)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 from xml.etree import ElementTree
+
+import pytest
 
 from reports.charts import draw
 from reports.view import Figure, Kind, Point, Series
@@ -51,3 +54,15 @@ def test_a_percent_scale_that_need_not_be_whole_ends_just_above_the_last_interva
     assert "100" in whole
     assert "100" not in part
     assert "60" in part  # the highest interval ends at 60%
+
+
+def test_swept_values_stand_as_far_apart_as_they_are_and_depths_by_their_logarithm() -> None:
+    gaps = []
+    for log in (False, True):
+        texts = [
+            e for e in ElementTree.fromstring(draw(figure("lines", "m", log=log))).iter() if e.tag.endswith("text")
+        ]
+        at = {e.text: float(re.findall(r"[\d.]+", e.get("transform") or e.get("x") or "")[0]) for e in texts}
+        gaps.append((at["2"] - at["1"]) / (at["3"] - at["2"]))
+    assert gaps[0] == pytest.approx(1.0, abs=0.02)
+    assert gaps[1] == pytest.approx(math.log(3 / 2) / math.log(4 / 3), abs=0.05)
