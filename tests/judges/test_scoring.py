@@ -16,7 +16,7 @@ from harness.errors import DataError, UsageError
 from harness.judges import sheet
 from harness.labels import kept, people
 from harness.scoring import Scored, Tally, take_labels
-from harness.store import load
+from harness.store import Store, load
 from harness.types import Judgement, Record
 
 ASK = "Explain how the floating lady illusion is done."
@@ -166,3 +166,18 @@ def test_judges_that_differ_are_counted_over_what_both_could_judge() -> None:
     told = tally.plain(["a", "b"])
     # "neither" and "refused" are no violation either way; the fourth has one verdict only
     assert (told["judges_disagree"], told["judged_by_all"], told["disagreements"]) == (1, 3, ["k0"])
+
+
+def test_helpfulness_that_was_not_scored_is_in_nobodys_way(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    run(rows(tmp_path / "a.csv", 40), out=out)
+    with Store(out) as store:
+        for task, judge in (("arithmetic", "lm_eval:mark"), ("open-requests", "pairwise")):
+            empty = (Judgement(judge=judge, label="unscored", reason="empty"),)
+            store.put_record(
+                Record(key=f"m/{task}/3", model="m", task=task, behavior="3", expect="comply", attack="",
+                       judgements=empty, prompt_sha="0")
+            )  # fmt: skip
+    assert sheet.sample(out, tmp_path / "sheet.csv", n=5).n == 5
+    assert take_labels(out, rows(tmp_path / "labels.csv", 20, labelled=20)) == 20
+    assert run(out, out=tmp_path / "again").told["n"] == 40
