@@ -27,7 +27,7 @@ from harness.judges.score import judged
 from harness.judges.sheet import read_labels
 from harness.labels import LABELS, Carried, People, carry, keep, people
 from harness.manifest import describe_judge, now, versions
-from harness.metrics import attacked, complied, compute
+from harness.metrics import attacked, complied, compute, is_graded
 from harness.models.remember import Remembered
 from harness.plan import make_judge, open_helper
 from harness.stats.correction import Labels
@@ -112,11 +112,6 @@ class Tally:
         return told
 
 
-def is_graded(record: Record) -> bool:
-    """Whether its verdict is a mark for a right answer."""
-    return bool(record.judgements) and record.judgements[0].judge.startswith("grade:")
-
-
 def _count(counts: dict[K, tuple[int, int]], key: K, hit: bool) -> None:
     hits, n = counts.get(key, (0, 0))
     counts[key] = (hits + hit, n + 1)
@@ -129,13 +124,16 @@ def accuracy(records: Sequence[Record], metrics: Iterable[Metric]) -> dict[str, 
     if counts is None:
         hint = "a file of replies to be refused? name its --format"
         raise DataError("none of the replies could be graded", hint=hint)
-    first = next((r.judgements[0].judge.rpartition(":")[2] for r in records if r.judgements), "")
+    first = [r.judgements[0].judge.rpartition(":")[2] for r in records if r.judgements][:1]
     return {
         "task": counts.group["task"],
         "accuracy": counts.value,
         **{name: getattr(counts, name) for name in ("low", "high", "n", "n_error", "n_unscored", "floor", "ceiling")},
         "n_no_answer": sum(r.judgements[0].reason == "no-answer" for r in records if r.judgements),
-        "readings": {first: counts.value, **{m.group["reading"]: m.value for m in found if "reading" in m.group}},
+        "readings": {
+            **dict.fromkeys(first, counts.value),
+            **{m.group["reading"]: m.value for m in found if "reading" in m.group},
+        },
     }
 
 

@@ -168,6 +168,27 @@ def test_judges_that_differ_are_counted_over_what_both_could_judge() -> None:
     assert (told["judges_disagree"], told["judged_by_all"], told["disagreements"]) == (1, 3, ["k0"])
 
 
+def solved(path: Path, *, missing: int, n: int = 10) -> Path:
+    """n GSM8K rows, all right but the last `missing`, which have no reply."""
+    told = [{"question": f"{i} + 1?", "response": f"It is {i + 1}.", "answer": f"#### {i + 1}"} for i in range(n)]
+    for row in told[n - missing :]:
+        row["response"] = None  # type: ignore[assignment]
+    path.write_text(json.dumps(told))
+    return path
+
+
+def test_missing_replies_of_a_graded_file_stay_in_every_denominator(tmp_path: Path) -> None:
+    file = solved(tmp_path / "m_gsm8k.json", missing=4)
+    for told in (run(file).told, run(file, out=tmp_path / "run").told):
+        assert (told["accuracy"], told["n"], told["n_error"]) == (1.0, 6, 4)
+        assert (told["floor"], told["ceiling"]) == (0.6, 1.0)  # 6 of 10 at worst
+
+
+def test_a_graded_file_without_a_single_reply_has_no_accuracy(tmp_path: Path) -> None:
+    told = scoring.score(solved(tmp_path / "m.json", missing=2, n=2), RULES, form="derta-gsm8k").told
+    assert (told["accuracy"], told["n"], told["n_error"], told["floor"], told["ceiling"]) == (None, 0, 2, 0.0, 1.0)
+
+
 def test_helpfulness_that_was_not_scored_is_in_nobodys_way(tmp_path: Path) -> None:
     out = tmp_path / "run"
     run(rows(tmp_path / "a.csv", 40), out=out)
