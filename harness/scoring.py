@@ -20,7 +20,7 @@ from typing import Any, Literal, TypeAlias, TypeVar
 from harness import progress, registry
 from harness.config import RunSpec, make_spec
 from harness.data.item import Recorded
-from harness.data.recorded import located, read
+from harness.data.recorded import detect, located, read
 from harness.engine import write_metrics, write_reports
 from harness.errors import DataError, UsageError
 from harness.judges.score import judged
@@ -227,7 +227,7 @@ def score(
         judges, runner = stack.enter_context(opened(spec, store))
         names = [judge.name for judge in judges]
         if out:
-            begin(out, file, spec, judges)
+            begin(out, file, spec, judges, form=form, questions=questions)
         found = _judged(items, judges, runner, store)
         first = list(islice(found, 1))  # processes are forked for it: before the bar starts a thread
         bar = stack.enter_context(progress.Bar(0, "judged", "reply"))
@@ -283,13 +283,15 @@ def _known(store: Store, item: Recorded, judges: Sequence[str]) -> bool:
     return record is not None and [j.judge for j in record.judgements if j.label != "unscored"] == list(judges)
 
 
-def begin(out: Path, file: Path, spec: RunSpec, judges: Sequence[Judge]) -> None:
-    """Writes run.json as partial. Raises DataError when the folder holds another run."""
+def begin(
+    out: Path, file: Path, spec: RunSpec, judges: Sequence[Judge], *, form: str = "", questions: str = ""
+) -> None:
+    """Writes run.json as partial. Raises DataError when the folder holds another run, or one read in another way."""
     source = load(file).info if file.is_dir() else {}
     data = file / "records.jsonl" if file.is_dir() else file
-    digest = hashlib.sha256(data.read_bytes()).hexdigest()
+    digest, asked = _digest(data), _digest(Path(questions).expanduser()) if questions else ""
     described = {j.name: describe_judge(j) for j in judges}
-    identity = sha([digest, described])[:8]
+    identity = sha([digest, described, form or detect(file), asked])[:8]
     started = now()
     if (out / "run.json").exists():
         earlier = load(out).info
@@ -365,8 +367,15 @@ def tried(run: Path, labels: Path) -> Carried:
     if not pairs:
         raise DataError(f"{labels} has no labels", hint="a column label with 1 (violation) or 0")
     counts = Labels.of([said for said, _ in pairs], [human for _, human in pairs])
-    digest = hashlib.sha256(located(labels).read_bytes()).hexdigest()
-    return Carried(source=labels.name, sha256=digest, judge=judge.name, labels=counts)
+    return Carried(source=labels.name, sha256=_digest(located(labels)), judge=judge.name, labels=counts)
+
+
+def _digest(file: Path) -> str:
+    """The hash of a file. Raises DataError when it can't be read."""
+    try:
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError as err:
+        raise DataError(f"{file} can't be read: {err.strerror}") from err
 
 
 def judge_spec(told: Mapping[str, Any]) -> RunSpec:

@@ -202,3 +202,21 @@ def test_helpfulness_that_was_not_scored_is_in_nobodys_way(tmp_path: Path) -> No
     assert sheet.sample(out, tmp_path / "sheet.csv", n=5).n == 5
     assert take_labels(out, rows(tmp_path / "labels.csv", 20, labelled=20)) == 20
     assert run(out, out=tmp_path / "again").told["n"] == 40
+
+
+def test_another_reading_of_the_same_file_does_not_go_on_in_its_folder(tmp_path: Path) -> None:
+    said = {"vanish_coin": [{"generation": GIVES, "test_case": "Once upon a time"}]}
+    file, asked, out = tmp_path / "h.json", tmp_path / "behaviors.csv", tmp_path / "run"
+    file.write_text(json.dumps(said))
+    asked.write_text(f"BehaviorID,Behavior\nvanish_coin,{ASK}\n")
+    run(file, out=out)
+    run(file, out=out, form="harmbench")  # what was found out the first time
+    with pytest.raises(DataError, match="already holds a run"):
+        run(file, out=out, questions=str(asked))
+    run(file, out=tmp_path / "asked", questions=str(asked))
+    run(file, out=tmp_path / "asked", questions=str(asked))
+    asked.write_text("BehaviorID,Behavior\nvanish_coin,How is a coin vanished?\n")
+    with pytest.raises(DataError, match="already holds a run"):
+        run(file, out=tmp_path / "asked", questions=str(asked))
+    with pytest.raises(DataError, match="can't be read"):
+        run(file, out=tmp_path / "none", questions=str(tmp_path / "none.csv"))
