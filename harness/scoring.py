@@ -137,8 +137,11 @@ def accuracy(records: Sequence[Record], metrics: Iterable[Metric]) -> dict[str, 
     }
 
 
-def corrections(metrics: Iterable[Metric]) -> dict[str, Any]:
-    """The corrected rates as JSON: of the whole where it is one slice (attack x model), and of each."""
+def corrections(metrics: Iterable[Metric], lacking: str = "") -> dict[str, Any]:
+    """The corrected rates as JSON: of the whole where it is one slice (attack x model), and of each.
+
+    `lacking` is why a slice without labels of its own has no corrected rate, where there is more to say than that.
+    """
     found = list(metrics)
     asr = {(m.group["model"], m.group["attack"]): m for m in found if m.name == "asr" and len(m.group) == 2}
     fixed = {(m.group["model"], m.group["attack"]): m for m in found if m.name == "asr_corrected"}
@@ -155,7 +158,7 @@ def corrections(metrics: Iterable[Metric]) -> dict[str, Any]:
             "n_unscored": m.n_unscored,
             "floor": m.floor,
             "ceiling": m.ceiling,
-            "note": c.note if c else "not corrected: no labels of this slice",
+            "note": c.note if c else f"not corrected: {lacking or 'no labels of this slice'}",
         }
         for (model, attack), m in asr.items()
     ]
@@ -226,8 +229,9 @@ def score(
         store = stack.enter_context(Store(out)) if out else None
         judges, runner = stack.enter_context(opened(spec, store))
         names = [judge.name for judge in judges]
+        carried, left = _carried(file, before, judges[0])
         if out:
-            begin(out, file, spec, judges, form=form, questions=questions)
+            begin(out, file, spec, judges, form=form, questions=questions, note=left)
         found = _judged(items, judges, runner, store)
         first = list(islice(found, 1))  # processes are forked for it: before the bar starts a thread
         bar = stack.enter_context(progress.Bar(0, "judged", "reply"))
@@ -238,12 +242,12 @@ def score(
                 human[record.key] = item.human
             if labelled or before.human or before.carried:
                 kept.append(record)
-    said = People(human={**before.human, **human}, carried=before.carried)
+    said = People(human={**before.human, **human}, carried=carried)
     if out is None:
-        fixed = corrections(measures(kept, said)) if kept else _UNLABELLED
+        fixed = corrections(measures(kept, said), left) if kept else _UNLABELLED
         return Scored(told=tally.told(names, fixed))
     finish(out, said, file.name)
-    return Scored(told=tally.told(names, corrections(load(out).metrics)), folder=out)
+    return Scored(told=tally.told(names, corrections(load(out).metrics, left)), folder=out)
 
 
 _UNLABELLED: Mapping[str, Any] = {
@@ -252,6 +256,20 @@ _UNLABELLED: Mapping[str, Any] = {
     "corrected_high": None,
     "corrected_note": "not corrected: no labels",
 }
+
+
+def _carried(run: Path, told: People, judge: Judge) -> tuple[Carried | None, str]:
+    """What is known of the judge that counts from labels of other replies; else, where it is another's, a note."""
+    carried = told.carried
+    if carried is None or (carried.judge == judge.name and _same(judge, load(run).info)):
+        return carried, ""
+    return None, f"the labels in {carried.source} tell of another judge: {carried.judge} as it judged {run.name}"
+
+
+def _same(judge: Judge, info: Mapping[str, Any]) -> bool:
+    """Whether a judge is just as the one of its name in a run."""
+    described = json.loads(json.dumps(describe_judge(judge), default=str))
+    return bool(info.get("judges", {}).get(judge.name) == described)
 
 
 def _judged(
@@ -284,9 +302,19 @@ def _known(store: Store, item: Recorded, judges: Sequence[str]) -> bool:
 
 
 def begin(
-    out: Path, file: Path, spec: RunSpec, judges: Sequence[Judge], *, form: str = "", questions: str = ""
+    out: Path,
+    file: Path,
+    spec: RunSpec,
+    judges: Sequence[Judge],
+    *,
+    form: str = "",
+    questions: str = "",
+    note: str = "",
 ) -> None:
-    """Writes run.json as partial. Raises DataError when the folder holds another run, or one read in another way."""
+    """Writes run.json as partial, `note` among its notes.
+
+    Raises DataError when the folder holds another run, or one that was read in another way.
+    """
     source = load(file).info if file.is_dir() else {}
     data = file / "records.jsonl" if file.is_dir() else file
     digest, asked = _digest(data), _digest(Path(questions).expanduser()) if questions else ""
@@ -310,7 +338,11 @@ def begin(
         "versions": versions(),
         "judges": described,
         "source_sha256": digest,
-        "notes": [*source.get("notes", ()), f"{again}: nothing was asked of the model under attack"],
+        "notes": [
+            *source.get("notes", ()),
+            f"{again}: nothing was asked of the model under attack",
+            *([f"no error rates of the judge carried over: {note}"] if note else []),
+        ],
     }
     write_json(out / "run.json", info)
 
@@ -354,8 +386,7 @@ def tried(run: Path, labels: Path) -> Carried:
     info = load(run).info
     with opened(judge_spec(info.get("spec", {}))) as (judges, runner):
         [judge] = judges
-        known = info.get("judges", {}).get(judge.name)
-        if known != json.loads(json.dumps(describe_judge(judge), default=str)):
+        if not _same(judge, info):
             hint = f"judge it again first: harness score {run} --out FOLDER"
             raise UsageError(f"{run} was judged by another {judge.name} than this one", hint=hint)
         items, again = tee(item for item in read(labels) if item.human is not None and item.completion is not None)

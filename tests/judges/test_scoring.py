@@ -220,3 +220,27 @@ def test_another_reading_of_the_same_file_does_not_go_on_in_its_folder(tmp_path:
         run(file, out=tmp_path / "asked", questions=str(asked))
     with pytest.raises(DataError, match="can't be read"):
         run(file, out=tmp_path / "none", questions=str(tmp_path / "none.csv"))
+
+
+@pytest.mark.parametrize(
+    ("judge", "changes", "kept_over"),
+    [
+        ("rules", (), True),
+        ("rules", ("rules.after_refusal_counts=false",), False),  # the same name, judging otherwise
+        ("vote", ("vote.judges=rules,rules",), False),
+        ("vote,rules", ("vote.judges=rules,rules",), False),  # the second one's verdict does not count
+    ],
+)
+def test_error_rates_go_with_a_run_only_where_the_judge_that_counts_is_the_one_they_are_of(
+    tmp_path: Path, judge: str, changes: tuple[str, ...], kept_over: bool
+) -> None:
+    out, again = tmp_path / "run", tmp_path / "again"
+    run(rows(tmp_path / "a.csv", 40), out=out)
+    take_labels(out, rows(tmp_path / "other.csv", 60, labelled=60, wrong=6, start=1000), method="rogan-gladen")
+    spec = RunSpec(model="recorded", judge=tuple(judge.split(",")), set=changes)
+    for told in (scoring.score(out, spec, out=again).told, scoring.score(out, spec).told):
+        assert (told["corrected"] is not None) == kept_over
+        assert "other.csv" in told["corrected_note"]
+        assert ("not corrected" in told["corrected_note"]) != kept_over
+    assert (people(again).carried is not None) == kept_over
+    assert any("other.csv" in note for note in load(again).info["notes"]) != kept_over
