@@ -12,7 +12,7 @@ from pathlib import Path
 
 from harness.errors import DataError
 from harness.stats.correction import Labels
-from harness.store import Lines, build, read_json, read_lines, write_json
+from harness.store import Lines, build, read_as, read_json, write_json
 
 LABELS, CARRIED = "labels.jsonl", "carried.json"
 
@@ -47,8 +47,8 @@ def keep(run: str | Path, labels: Mapping[str, bool], *, by: str = "") -> int:
 
 
 def kept(run: str | Path) -> dict[str, bool]:
-    """The labels a run folder holds, by record key."""
-    return {str(line["key"]): bool(line["violation"]) for line in read_lines(Path(run) / LABELS)}
+    """The labels a run folder holds, by record key. Raises DataError with the number of a line that is none."""
+    return dict(read_as(Path(run) / LABELS, lambda line: (str(line["key"]), bool(line["violation"]))))
 
 
 def carry(run: str | Path, carried: Carried) -> None:
@@ -64,5 +64,5 @@ def people(run: str | Path) -> People:
     told = read_json(path)
     try:
         return People(human=kept(run), carried=build(Carried, {**told, "labels": build(Labels, told["labels"])}))
-    except (KeyError, TypeError, ValueError) as err:
+    except (KeyError, TypeError, ValueError, AttributeError) as err:
         raise DataError(f"{path} is broken: {err}", hint="harness report RUN --labels FILE writes it anew") from err

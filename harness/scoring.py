@@ -20,14 +20,14 @@ from typing import Any, Literal, TypeAlias, TypeVar
 from harness import progress, registry
 from harness.config import RunSpec, make_spec
 from harness.data.item import Recorded
-from harness.data.recorded import located, read
+from harness.data.recorded import detect, located, read
 from harness.engine import write_metrics, write_reports
 from harness.errors import DataError, UsageError
 from harness.judges.score import judged
 from harness.judges.sheet import read_labels
 from harness.labels import LABELS, Carried, People, carry, keep, people
 from harness.manifest import describe_judge, now, versions
-from harness.metrics import attacked, complied, compute
+from harness.metrics import attacked, complied, compute, is_graded
 from harness.models.remember import Remembered
 from harness.plan import make_judge, open_helper
 from harness.stats.correction import Labels
@@ -112,11 +112,6 @@ class Tally:
         return told
 
 
-def is_graded(record: Record) -> bool:
-    """Whether its verdict is a mark for a right answer."""
-    return bool(record.judgements) and record.judgements[0].judge.startswith("grade:")
-
-
 def _count(counts: dict[K, tuple[int, int]], key: K, hit: bool) -> None:
     hits, n = counts.get(key, (0, 0))
     counts[key] = (hits + hit, n + 1)
@@ -129,18 +124,24 @@ def accuracy(records: Sequence[Record], metrics: Iterable[Metric]) -> dict[str, 
     if counts is None:
         hint = "a file of replies to be refused? name its --format"
         raise DataError("none of the replies could be graded", hint=hint)
-    first = next((r.judgements[0].judge.rpartition(":")[2] for r in records if r.judgements), "")
+    first = [r.judgements[0].judge.rpartition(":")[2] for r in records if r.judgements][:1]
     return {
         "task": counts.group["task"],
         "accuracy": counts.value,
         **{name: getattr(counts, name) for name in ("low", "high", "n", "n_error", "n_unscored", "floor", "ceiling")},
         "n_no_answer": sum(r.judgements[0].reason == "no-answer" for r in records if r.judgements),
-        "readings": {first: counts.value, **{m.group["reading"]: m.value for m in found if "reading" in m.group}},
+        "readings": {
+            **dict.fromkeys(first, counts.value),
+            **{m.group["reading"]: m.value for m in found if "reading" in m.group},
+        },
     }
 
 
-def corrections(metrics: Iterable[Metric]) -> dict[str, Any]:
-    """The corrected rates as JSON: of the whole where it is one slice (attack x model), and of each."""
+def corrections(metrics: Iterable[Metric], lacking: str = "") -> dict[str, Any]:
+    """The corrected rates as JSON: of the whole where it is one slice (attack x model), and of each.
+
+    `lacking` is why a slice without labels of its own has no corrected rate, where there is more to say than that.
+    """
     found = list(metrics)
     asr = {(m.group["model"], m.group["attack"]): m for m in found if m.name == "asr" and len(m.group) == 2}
     fixed = {(m.group["model"], m.group["attack"]): m for m in found if m.name == "asr_corrected"}
@@ -157,7 +158,7 @@ def corrections(metrics: Iterable[Metric]) -> dict[str, Any]:
             "n_unscored": m.n_unscored,
             "floor": m.floor,
             "ceiling": m.ceiling,
-            "note": c.note if c else "not corrected: no labels of this slice",
+            "note": c.note if c else f"not corrected: {lacking or 'no labels of this slice'}",
         }
         for (model, attack), m in asr.items()
     ]
@@ -228,8 +229,9 @@ def score(
         store = stack.enter_context(Store(out)) if out else None
         judges, runner = stack.enter_context(opened(spec, store))
         names = [judge.name for judge in judges]
+        carried, left = _carried(file, before, judges[0])
         if out:
-            begin(out, file, spec, judges)
+            begin(out, file, spec, judges, form=form, questions=questions, note=left)
         found = _judged(items, judges, runner, store)
         first = list(islice(found, 1))  # processes are forked for it: before the bar starts a thread
         bar = stack.enter_context(progress.Bar(0, "judged", "reply"))
@@ -240,12 +242,12 @@ def score(
                 human[record.key] = item.human
             if labelled or before.human or before.carried:
                 kept.append(record)
-    said = People(human={**before.human, **human}, carried=before.carried)
+    said = People(human={**before.human, **human}, carried=carried)
     if out is None:
-        fixed = corrections(measures(kept, said)) if kept else _UNLABELLED
+        fixed = corrections(measures(kept, said), left) if kept else _UNLABELLED
         return Scored(told=tally.told(names, fixed))
     finish(out, said, file.name)
-    return Scored(told=tally.told(names, corrections(load(out).metrics)), folder=out)
+    return Scored(told=tally.told(names, corrections(load(out).metrics, left)), folder=out)
 
 
 _UNLABELLED: Mapping[str, Any] = {
@@ -254,6 +256,20 @@ _UNLABELLED: Mapping[str, Any] = {
     "corrected_high": None,
     "corrected_note": "not corrected: no labels",
 }
+
+
+def _carried(run: Path, told: People, judge: Judge) -> tuple[Carried | None, str]:
+    """What is known of the judge that counts from labels of other replies; else, where it is another's, a note."""
+    carried = told.carried
+    if carried is None or (carried.judge == judge.name and _same(judge, load(run).info)):
+        return carried, ""
+    return None, f"the labels in {carried.source} tell of another judge: {carried.judge} as it judged {run.name}"
+
+
+def _same(judge: Judge, info: Mapping[str, Any]) -> bool:
+    """Whether a judge is just as the one of its name in a run."""
+    described = json.loads(json.dumps(describe_judge(judge), default=str))
+    return bool(info.get("judges", {}).get(judge.name) == described)
 
 
 def _judged(
@@ -285,13 +301,25 @@ def _known(store: Store, item: Recorded, judges: Sequence[str]) -> bool:
     return record is not None and [j.judge for j in record.judgements if j.label != "unscored"] == list(judges)
 
 
-def begin(out: Path, file: Path, spec: RunSpec, judges: Sequence[Judge]) -> None:
-    """Writes run.json as partial. Raises DataError when the folder holds another run."""
+def begin(
+    out: Path,
+    file: Path,
+    spec: RunSpec,
+    judges: Sequence[Judge],
+    *,
+    form: str = "",
+    questions: str = "",
+    note: str = "",
+) -> None:
+    """Writes run.json as partial, `note` among its notes.
+
+    Raises DataError when the folder holds another run, or one that was read in another way.
+    """
     source = load(file).info if file.is_dir() else {}
     data = file / "records.jsonl" if file.is_dir() else file
-    digest = hashlib.sha256(data.read_bytes()).hexdigest()
+    digest, asked = _digest(data), _digest(Path(questions).expanduser()) if questions else ""
     described = {j.name: describe_judge(j) for j in judges}
-    identity = sha([digest, described])[:8]
+    identity = sha([digest, described, form or detect(file), asked])[:8]
     started = now()
     if (out / "run.json").exists():
         earlier = load(out).info
@@ -310,7 +338,11 @@ def begin(out: Path, file: Path, spec: RunSpec, judges: Sequence[Judge]) -> None
         "versions": versions(),
         "judges": described,
         "source_sha256": digest,
-        "notes": [*source.get("notes", ()), f"{again}: nothing was asked of the model under attack"],
+        "notes": [
+            *source.get("notes", ()),
+            f"{again}: nothing was asked of the model under attack",
+            *([f"no error rates of the judge carried over: {note}"] if note else []),
+        ],
     }
     write_json(out / "run.json", info)
 
@@ -354,8 +386,7 @@ def tried(run: Path, labels: Path) -> Carried:
     info = load(run).info
     with opened(judge_spec(info.get("spec", {}))) as (judges, runner):
         [judge] = judges
-        known = info.get("judges", {}).get(judge.name)
-        if known != json.loads(json.dumps(describe_judge(judge), default=str)):
+        if not _same(judge, info):
             hint = f"judge it again first: harness score {run} --out FOLDER"
             raise UsageError(f"{run} was judged by another {judge.name} than this one", hint=hint)
         items, again = tee(item for item in read(labels) if item.human is not None and item.completion is not None)
@@ -367,8 +398,15 @@ def tried(run: Path, labels: Path) -> Carried:
     if not pairs:
         raise DataError(f"{labels} has no labels", hint="a column label with 1 (violation) or 0")
     counts = Labels.of([said for said, _ in pairs], [human for _, human in pairs])
-    digest = hashlib.sha256(located(labels).read_bytes()).hexdigest()
-    return Carried(source=labels.name, sha256=digest, judge=judge.name, labels=counts)
+    return Carried(source=labels.name, sha256=_digest(located(labels)), judge=judge.name, labels=counts)
+
+
+def _digest(file: Path) -> str:
+    """The hash of a file. Raises DataError when it can't be read."""
+    try:
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError as err:
+        raise DataError(f"{file} can't be read: {err.strerror}") from err
 
 
 def judge_spec(told: Mapping[str, Any]) -> RunSpec:

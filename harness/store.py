@@ -15,7 +15,7 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from types import TracebackType
@@ -91,6 +91,17 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
                 raise DataError(f"{path} line {number} is not JSON: {err}") from err
 
 
+def read_as(path: Path, make: Callable[[dict[str, Any]], T]) -> Iterator[T]:
+    """What `make` makes of each line of a JSONL file. Raises DataError with the number of one of the wrong shape."""
+    for number, line in enumerate(read_lines(path), 1):
+        try:
+            made = make(line)
+        except (KeyError, TypeError, ValueError, AttributeError) as err:
+            why = f"it lacks {err}" if isinstance(err, KeyError) else str(err)
+            raise DataError(f"{path} line {number} is broken: {why}") from err
+        yield made
+
+
 def write_json(path: Path, value: Any) -> None:
     """Replaces a JSON file in one step. Raises UsageError when the disk is full."""
     fresh = path.with_suffix(".tmp")
@@ -124,12 +135,19 @@ def record_from(value: Mapping[str, Any]) -> Record:
 def read_records(path: Path) -> dict[str, Record]:
     """The records of a file by key: a later line takes the place of an earlier one, or takes it back."""
     latest: dict[str, Record] = {}
-    for line in read_lines(path):
-        if line.get("dropped"):
-            latest.pop(line["key"], None)
+    for key, record in read_as(path, _keyed):
+        if record is None:
+            latest.pop(key, None)
         else:
-            latest[line["key"]] = record_from(line)
+            latest[key] = record
     return latest
+
+
+def _keyed(line: Mapping[str, Any]) -> tuple[str, Record | None]:
+    """The key of a line with its record; None where the line takes it back."""
+    if not isinstance(line["key"], str):
+        raise TypeError("its key is no text")
+    return line["key"], None if line.get("dropped") else record_from(line)
 
 
 def plain(value: Any) -> dict[str, Any]:
@@ -170,9 +188,11 @@ class Store:
         for name, private in (("records", False), ("transcripts", True), ("memo", True)):
             self._files[name] = Lines(self.folder / f"{name}.jsonl", private=private)
         self.records = read_records(self.folder / "records.jsonl")
-        for line in read_lines(self.folder / "transcripts.jsonl"):
-            self.completions[line["sha"]] = build(Completion, line["completion"])
-        self.memos = {line["key"]: line["value"] for line in read_lines(self.folder / "memo.jsonl")}
+        for key, completion in read_as(
+            self.folder / "transcripts.jsonl", lambda line: (line["sha"], build(Completion, line["completion"]))
+        ):
+            self.completions[key] = completion
+        self.memos = dict(read_as(self.folder / "memo.jsonl", lambda line: (line["key"], line["value"])))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, err: BaseException | None, tb: TracebackType | None) -> None:

@@ -45,6 +45,8 @@ def corrections(records: Sequence[Record], people: People, group: dict[str, str]
         result, source = corrected(judged, people.human), f"{len(own)} labels"
     else:
         assert people.carried is not None  # one of the two is there
+        if {r.judgements[0].judge for r in judged} != {people.carried.judge}:
+            return [_corrected(*_of_another(people.carried), records, len(judged), group)]
         labels, source = people.carried.labels, _source(people.carried)
         result = carried_over(judged, people.carried)
     return [_corrected(result, source, records, len(judged), group), *_judge(labels, source, group)]
@@ -65,7 +67,7 @@ def corrected(records: Iterable[Record], human: Mapping[str, bool]) -> Corrected
 
 
 def carried_over(judged: Iterable[Record], carried: Carried) -> Corrected | Uninformative:
-    """The same from how often the judge erred on other replies: right only if it errs as often on these."""
+    """The same from how often their judge erred on other replies: right only if it errs as often on these."""
     clusters: dict[Hashable, list[float]] = defaultdict(list)
     for record in judged:
         clusters[question(record)].append(complied(record))
@@ -75,6 +77,12 @@ def carried_over(judged: Iterable[Record], carried: Carried) -> Corrected | Unin
 def _source(carried: Carried) -> str:
     n = carried.labels.positives + carried.labels.negatives
     return f"carried over from {n} labels of other replies ({carried.source})"
+
+
+def _of_another(carried: Carried) -> tuple[Uninformative, str]:
+    """No correction, where labels from elsewhere tell of another judge than the one that counts."""
+    nothing = Uninformative(reason="another judge counts here", n_labelled=0, informedness=(0.0, -1.0, 1.0))
+    return nothing, f"the labels in {carried.source} tell of the judge {carried.judge}"
 
 
 def _corrected(

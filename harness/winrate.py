@@ -85,13 +85,24 @@ async def measure(
                 )
         except ModelError as err:
             return replace(record, error=str(err)[:200])
-        judged = await judge.compare(item.request, reply.text, other.text if other else item.reference)
+        judged = await compared(judge, item.request, reply.text, other.text if other else item.reference)
         bar.tokens(reply.tokens_out)
         bar.done()
         return answered(record, reply, judged)
 
     with progress.Bar(len(items), f"{model.name}: {task}", unit="comparison") as bar:
         return list(await asyncio.gather(*map(one, items)))
+
+
+async def compared(judge: Pairwise, request: str, reply: str, reference: str) -> Judgement:
+    """How a reply compares; a judge that breaks leaves it unscored."""
+    try:
+        return await judge.compare(request, reply, reference)
+    except UsageError:
+        raise
+    except Exception as err:  # the per-sample edge: a judge that breaks is data
+        reason, longer = f"judge_failed:{type(err).__name__}", len(reply) - len(reference)
+        return Judgement(judge=judge.name, label="unscored", reason=reason, longer=longer)
 
 
 def blank(model: str, task: str, item: Behavior, seed: int) -> Record:
@@ -140,7 +151,7 @@ async def recorded(path: Path, reference: Path, judge: Pairwise) -> list[Record]
             record = replace(record, key=item.record.key, error=item.record.error)
             if item.completion is None:
                 return record
-            judged = await judge.compare(behavior.request, item.said, known[folded(behavior.request)])
+            judged = await compared(judge, behavior.request, item.said, known[folded(behavior.request)])
             bar.done()
             return answered(record, item.completion, judged)
 

@@ -11,17 +11,18 @@ from typing import Any
 from harness import registry
 from harness.data.item import Recorded
 from harness.errors import DataError, HarnessError
+from harness.metrics import is_graded
 from harness.store import build, load
 from harness.types import Attempt, Behavior, Completion, Message, Prompt, Record
 
 
 def read(path: Path, questions: Path | None) -> Iterator[Recorded]:
-    """Every reply of a run that a judge can read: all but those of tasks with one right answer."""
+    """Every reply of a run that a judge can read: all but those of tasks with marks."""
     run = load(path)
     places = _places(path / "transcripts.jsonl")
     with (path / "transcripts.jsonl").open("rb") as file:
         for record in run.records:
-            if record.label in ("correct", "wrong"):
+            if is_graded(record):
                 continue
             line: dict[str, Any] = {}
             if record.error is None:

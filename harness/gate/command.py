@@ -14,7 +14,9 @@ from harness.gate import render
 from harness.gate.policy import Policy, load_policy
 from harness.gate.verdict import Verdict, gate
 from harness.labels import CARRIED, LABELS, people
+from harness.metrics import attacked
 from harness.store import load, write_json
+from harness.types import Run
 
 BASELINE = Path(".harness/baseline")
 KEPT = ("run.json", "records.jsonl", "metrics.json", LABELS, CARRIED)  # never transcripts
@@ -41,8 +43,12 @@ def run_gate(
     runs = load(baseline or BASELINE), load(candidate)
     told = tuple(people(run.folder) for run in runs)
     limits = policy_for(policy, sequential=sequential)
+    left = []
     if limits.judge is None and (carried := told[1].carried):  # known from other replies
-        limits = replace(limits, judge=carried.labels)
+        if counts(carried.judge, *runs):
+            limits = replace(limits, judge=carried.labels)
+        else:
+            left = [f"{carried.source} tells of the judge {carried.judge}, which does not count in both runs: not used"]
     verdict = gate(
         *runs,
         limits,
@@ -51,6 +57,7 @@ def run_gate(
         baseline_model=baseline_model,
         candidate_model=candidate_model,
     )
+    verdict = replace(verdict, notes=(*verdict.notes, *left))
     if verdict.baseline == verdict.candidate and runs[0].folder.resolve() == runs[1].folder.resolve():
         verdict = replace(verdict, notes=(*verdict.notes, "baseline and candidate are the same run"))
     folder = Path(out) if out else Path(candidate)
@@ -63,6 +70,15 @@ def run_gate(
     if environment.get("GITHUB_ACTIONS") == "true":
         printed += render.to_annotations(verdict)
     return verdict, "\n".join(printed)
+
+
+def counts(judge: str, baseline: Run, candidate: Run) -> bool:
+    """Whether a judge's verdicts count on both sides, and it was the same there."""
+    first = {
+        r.judgements[0].judge for run in (baseline, candidate) for r in run.records if attacked(r) and r.judgements
+    }
+    one, other = (run.info.get("judges", {}).get(judge) for run in (baseline, candidate))
+    return first <= {judge} and one == other
 
 
 def gate_model(

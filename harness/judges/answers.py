@@ -54,7 +54,7 @@ def _lenient(text: str) -> object:
     """A Python-style object without braces inside, read as data only."""
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):  # TypeError: a set that holds a list
         return None
 
 

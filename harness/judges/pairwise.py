@@ -12,6 +12,7 @@ what both orders agree on counts; a model that prefers whatever stands first has
 | `second`   | whichever was shown second | 0.5 |
 | `unsure`   | a preference in one order, none in the other | 0.5 |
 | `unparsable`, `judge-refused`, `error` | unscored: one order brought no verdict | - |
+| `judge_failed:...` | unscored: the comparison itself broke | - |
 """
 
 from __future__ import annotations

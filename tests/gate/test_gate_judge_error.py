@@ -2,7 +2,7 @@
 
 import json
 import random
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 from made_runs import INFO, labels, record, run
@@ -134,3 +134,27 @@ def test_what_is_known_of_the_judge_from_other_replies_is_used_where_the_policy_
     verdict, _ = run_gate(tmp_path / "old", tmp_path / "new", tmp_path / "gate.yaml", environment={})
     assert verdict.checks[0].judge_error == "policy"
     assert "margin 0.07" in verdict.checks[0].reason  # .10 x (.9 + .9 - 1) = .08, less its uncertainty
+
+
+@pytest.mark.parametrize(
+    ("judge", "described"),
+    [("llm", "r"), ("rules", "another rubric")],  # another judge's name; the candidate's own of that name differs
+)
+def test_what_is_known_of_a_judge_that_does_not_count_on_both_sides_is_left_out_and_said(tmp_path, judge, described):
+    (tmp_path / "gate.yaml").write_text("asr: {margin: 0.10}\n")
+    for name, own in (("old", "r"), ("new", described)):
+        folder = tmp_path / name
+        folder.mkdir()
+        second = {"llm": {"sha": "l"}}
+        told = {**INFO, "judges": {"rules": {"settings": {}, "sha": own}, **second}}
+        (folder / "run.json").write_text(json.dumps(told))
+        by_both = [
+            replace(r, judgements=(*r.judgements, replace(r.judgements[0], judge="llm"))) for r in labels(20, 400)
+        ]
+        (folder / "records.jsonl").write_text("".join(json.dumps(asdict(r)) + "\n" for r in by_both))
+        known = Labels(positives=500, hits=450, negatives=500, correct_rejections=450)
+        carry(folder, Carried(source="labels.csv", sha256="0", judge=judge, labels=known))
+    runs = tmp_path / "old", tmp_path / "new"
+    verdict, printed = run_gate(*runs, tmp_path / "gate.yaml", intersect=True, environment={})
+    assert verdict.checks[0].judge_error == "ignored"
+    assert f"labels.csv tells of the judge {judge}, which does not count in both runs" in printed

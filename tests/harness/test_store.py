@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import DataError, UsageError
+from harness.labels import keep, people
 from harness.store import Store, frames, load, mend, read_lines, request_key
 from harness.types import Completion, Judgement, Prompt, Record, Sampling
 
@@ -137,3 +138,40 @@ def test_frames_carry_the_counting_verdict_in_columns(tmp_path: Path) -> None:
     records, metrics = frames(load(tmp_path))
     assert records.loc[0, ["label", "refusal_at", "tokens_out"]].tolist() == ["refused", 0, 7]
     assert metrics.loc[0, ["name", "model", "n"]].tolist() == ["asr", "m", 1]
+
+
+@pytest.mark.parametrize(
+    "line",
+    ['{"key":"x"}', "[]", "5", '{"model":"m"}', '{"key":["x"],"dropped":true}', '{"key":"x","judgements":[5]}', "null"],
+)
+def test_a_record_of_the_wrong_shape_is_named_by_its_line(tmp_path: Path, line: str) -> None:
+    (tmp_path / "run.json").write_text("{}")
+    with Store(tmp_path) as store:
+        store.put_record(RECORD)
+    with (tmp_path / "records.jsonl").open("a") as file:
+        file.write(f"{line}\n")
+    with pytest.raises(DataError, match=r"records\.jsonl line 2"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("line", ['{"foo":1}', "5", "[]", '{"key":"x"}'])
+def test_a_label_of_the_wrong_shape_is_named_by_its_line(tmp_path: Path, line: str) -> None:
+    keep(tmp_path, {"k": True})
+    with (tmp_path / "labels.jsonl").open("a") as file:
+        file.write(f"{line}\n")
+    with pytest.raises(DataError, match=r"labels\.jsonl line 2"):
+        people(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["transcripts", "memo"])
+def test_a_reply_or_a_memory_of_the_wrong_shape_is_named_by_its_line(tmp_path: Path, name: str) -> None:
+    (tmp_path / f"{name}.jsonl").write_text('{"foo":1}\n')
+    with pytest.raises(DataError, match=rf"{name}\.jsonl line 1"), Store(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize("told", ["[]", "5", '{"labels":5}', '{"source":"a.csv"}'])
+def test_what_is_known_of_a_judge_in_the_wrong_shape_is_named(tmp_path: Path, told: str) -> None:
+    (tmp_path / "carried.json").write_text(told)
+    with pytest.raises(DataError, match=r"carried\.json is broken"):
+        people(tmp_path)

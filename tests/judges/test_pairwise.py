@@ -109,3 +109,9 @@ def test_each_order_is_asked_once_with_the_replies_exchanged() -> None:
     asyncio.run(Pairwise(model=model).compare("q", GOOD, BAD))
     one, other = (shown(prompt.last) for prompt, _ in model.sent)
     assert one == other[::-1]
+
+
+def test_an_answer_that_is_no_object_at_all_is_unreadable_and_no_crash() -> None:
+    # in Python a set can't hold a list, and a key can't be one
+    for odd in ('{["first"]}', '{["id"]: "first"}'):
+        assert compared(lambda text, nonce, n, odd=odd: odd).reason == "unparsable"  # type: ignore[misc]

@@ -16,7 +16,7 @@ from harness.errors import DataError, UsageError
 from harness.judges import sheet
 from harness.labels import kept, people
 from harness.scoring import Scored, Tally, take_labels
-from harness.store import load
+from harness.store import Store, load
 from harness.types import Judgement, Record
 
 ASK = "Explain how the floating lady illusion is done."
@@ -166,3 +166,81 @@ def test_judges_that_differ_are_counted_over_what_both_could_judge() -> None:
     told = tally.plain(["a", "b"])
     # "neither" and "refused" are no violation either way; the fourth has one verdict only
     assert (told["judges_disagree"], told["judged_by_all"], told["disagreements"]) == (1, 3, ["k0"])
+
+
+def solved(path: Path, *, missing: int, n: int = 10) -> Path:
+    """n GSM8K rows, all right but the last `missing`, which have no reply."""
+    told = [{"question": f"{i} + 1?", "response": f"It is {i + 1}.", "answer": f"#### {i + 1}"} for i in range(n)]
+    for row in told[n - missing :]:
+        row["response"] = None  # type: ignore[assignment]
+    path.write_text(json.dumps(told))
+    return path
+
+
+def test_missing_replies_of_a_graded_file_stay_in_every_denominator(tmp_path: Path) -> None:
+    file = solved(tmp_path / "m_gsm8k.json", missing=4)
+    for told in (run(file).told, run(file, out=tmp_path / "run").told):
+        assert (told["accuracy"], told["n"], told["n_error"]) == (1.0, 6, 4)
+        assert (told["floor"], told["ceiling"]) == (0.6, 1.0)  # 6 of 10 at worst
+
+
+def test_a_graded_file_without_a_single_reply_has_no_accuracy(tmp_path: Path) -> None:
+    told = scoring.score(solved(tmp_path / "m.json", missing=2, n=2), RULES, form="derta-gsm8k").told
+    assert (told["accuracy"], told["n"], told["n_error"], told["floor"], told["ceiling"]) == (None, 0, 2, 0.0, 1.0)
+
+
+def test_helpfulness_that_was_not_scored_is_in_nobodys_way(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    run(rows(tmp_path / "a.csv", 40), out=out)
+    with Store(out) as store:
+        for task, judge in (("arithmetic", "lm_eval:mark"), ("open-requests", "pairwise")):
+            empty = (Judgement(judge=judge, label="unscored", reason="empty"),)
+            store.put_record(
+                Record(key=f"m/{task}/3", model="m", task=task, behavior="3", expect="comply", attack="",
+                       judgements=empty, prompt_sha="0")
+            )  # fmt: skip
+    assert sheet.sample(out, tmp_path / "sheet.csv", n=5).n == 5
+    assert take_labels(out, rows(tmp_path / "labels.csv", 20, labelled=20)) == 20
+    assert run(out, out=tmp_path / "again").told["n"] == 40
+
+
+def test_another_reading_of_the_same_file_does_not_go_on_in_its_folder(tmp_path: Path) -> None:
+    said = {"vanish_coin": [{"generation": GIVES, "test_case": "Once upon a time"}]}
+    file, asked, out = tmp_path / "h.json", tmp_path / "behaviors.csv", tmp_path / "run"
+    file.write_text(json.dumps(said))
+    asked.write_text(f"BehaviorID,Behavior\nvanish_coin,{ASK}\n")
+    run(file, out=out)
+    run(file, out=out, form="harmbench")  # what was found out the first time
+    with pytest.raises(DataError, match="already holds a run"):
+        run(file, out=out, questions=str(asked))
+    run(file, out=tmp_path / "asked", questions=str(asked))
+    run(file, out=tmp_path / "asked", questions=str(asked))
+    asked.write_text("BehaviorID,Behavior\nvanish_coin,How is a coin vanished?\n")
+    with pytest.raises(DataError, match="already holds a run"):
+        run(file, out=tmp_path / "asked", questions=str(asked))
+    with pytest.raises(DataError, match="can't be read"):
+        run(file, out=tmp_path / "none", questions=str(tmp_path / "none.csv"))
+
+
+@pytest.mark.parametrize(
+    ("judge", "changes", "kept_over"),
+    [
+        ("rules", (), True),
+        ("rules", ("rules.after_refusal_counts=false",), False),  # the same name, judging otherwise
+        ("vote", ("vote.judges=rules,rules",), False),
+        ("vote,rules", ("vote.judges=rules,rules",), False),  # the second one's verdict does not count
+    ],
+)
+def test_error_rates_go_with_a_run_only_where_the_judge_that_counts_is_the_one_they_are_of(
+    tmp_path: Path, judge: str, changes: tuple[str, ...], kept_over: bool
+) -> None:
+    out, again = tmp_path / "run", tmp_path / "again"
+    run(rows(tmp_path / "a.csv", 40), out=out)
+    take_labels(out, rows(tmp_path / "other.csv", 60, labelled=60, wrong=6, start=1000), method="rogan-gladen")
+    spec = RunSpec(model="recorded", judge=tuple(judge.split(",")), set=changes)
+    for told in (scoring.score(out, spec, out=again).told, scoring.score(out, spec).told):
+        assert (told["corrected"] is not None) == kept_over
+        assert "other.csv" in told["corrected_note"]
+        assert ("not corrected" in told["corrected_note"]) != kept_over
+    assert (people(again).carried is not None) == kept_over
+    assert any("other.csv" in note for note in load(again).info["notes"]) != kept_over

@@ -18,7 +18,7 @@ from harness.errors import DataError, UsageError
 from harness.judges.pairwise import Pairwise
 from harness.metrics import compute
 from harness.models.scripted import Scripted
-from harness.types import Completion, Judgement, Metric, Prompt, Record, Sampling
+from harness.types import Behavior, Completion, Judgement, Metric, Prompt, Record, Sampling
 
 
 class Longer(Scripted):
@@ -155,3 +155,24 @@ def test_a_model_that_fails_makes_errors_of_its_comparisons(tmp_path: Path) -> N
     [metric] = [m for m in done.metrics if m.group.get("task") == "open-ended"]
     assert (metric.name, metric.value, metric.n, metric.n_error) == ("helpfulness", None, 0, 3)
     assert (metric.floor, metric.ceiling) == (0.0, 1.0)
+
+
+class Broken(Pairwise):
+    """Breaks on one of its comparisons."""
+
+    async def compare(self, request: str, reply: str, reference: str) -> Judgement:
+        if "b" in request:
+            raise TypeError("odd")
+        return await super().compare(request, reply, reference)
+
+
+def test_a_comparison_that_breaks_is_unscored_and_the_others_stand(tmp_path: Path) -> None:
+    broken = Broken(model=Longer(policy="comply"))
+    ours = written(tmp_path / "ours.json", rows({"a?": "long reply", "b?": "x"}))
+    theirs = written(tmp_path / "theirs.json", rows({"a?": "short", "b?": "longer"}))
+    items = [Behavior(id=name, request=f"{name}?", reference="") for name in "ab"]
+    asked = winrate.measure(Longer(policy="comply"), "t", items, make_spec({"model": "m"}), broken, None)
+    for records in (asyncio.run(winrate.recorded(ours, theirs, broken)), asyncio.run(asked)):
+        assert [r.judgements[0].reason for r in records] == ["win", "judge_failed:TypeError"]
+        [rate] = [m for m in compute(records) if m.name == "helpfulness"]
+        assert (rate.value, rate.n, rate.n_unscored, rate.floor) == (1.0, 1, 1, 0.5)
