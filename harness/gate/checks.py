@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 from statistics import NormalDist, fmean
 from typing import Literal, TypeAlias
 
-from harness.gate.match import Matched, Side, averaged, labelled_attempts, matched, unchanged
+from harness.gate.match import Matched, Read, Side, averaged, labelled_attempts, matched, unchanged, unread
 from harness.gate.policy import Policy
 from harness.gate.questions import Question
 from harness.stats.correction import Corrected, Labelled, labelled, labelled_change, rogan_gladen
 from harness.stats.intervals import Interval, clustered, effective_size
 from harness.stats.paired import Pairs, pairs_for_margin, pairs_for_rise, sign_flip
 from harness.stats.resample import bootstrap_ratio
+from harness.types import Record
 
 Outcome: TypeAlias = Literal["pass", "fail", "inconclusive", "incomplete"]
 FINEST = 1e-6  # smallest p-value looked for by narrowing an interval
@@ -28,6 +29,7 @@ class Check:
     A `change` check compares: `difference` is how much worse the candidate is (a share, or for cost a share of the
     baseline's), `low` and `high` hold it. A `bound` check looks at the candidate alone, and they hold its value.
     `p` is the chance of as much without a change (without the bound being passed), `p_family` the same after Holm.
+    `within` holds only if it does with each attempt at the worst that the candidate was not judged on.
     """
 
     name: str
@@ -35,7 +37,7 @@ class Check:
     limit: float
     n: int = 0  # attempts both sides were read for
     behaviors: int = 0
-    lost: int = 0  # attempts one side could not be read for
+    lost: int = 0  # attempts one side (a bound check: the candidate) could not be read for
     baseline: float | None = None
     candidate: float | None = None
     difference: float | None = None
@@ -66,17 +68,32 @@ def measure(
 
     `whole`: everything was asked. Identical replies to a part leave open what the rest will be.
     """
-    parts = [matched(baseline, candidate, part, question.read) for part in question.parts]
-    lost = sum(n for _, n in parts)
-    found = averaged([part for part, _ in parts]) if len(parts) > 1 else parts[0][0] if parts else {}
+    worst = 1.0 if question.worse == "up" else 0.0
+
+    def pairs(before: Read, after: Read, unjudged: float | None = None) -> Matched:
+        return averaged([matched(baseline, candidate, part, before, after, unjudged) for part in question.parts])
+
+    def read_at_all(record: Record) -> float | None:
+        return None if question.read(record) is None else 0.0
+
+    def always(record: Record) -> float:
+        return 0.0
+
+    old, new = (unread(s, question.wanted, question.read) for s in (baseline, candidate))
     before, after = by_hand(question, baseline), by_hand(question, candidate)
     checks = []
     if question.limit.margin is not None:
         same = whole and unchanged(baseline, candidate, question.wanted)
+        found = pairs(question.read, question.read), pairs(question.read, question.read, worst)
         labels = (before, after) if before and after else None
-        checks.append(change(question, found, lost, policy, alpha, family, same=same, labels=labels))
+        unknown = _mean_after(pairs(read_at_all, read_at_all, 1.0)) if labels else 0.0
+        checks.append(
+            change(question, *found, len(old | new), policy, alpha, family, same=same, labels=labels, unknown=unknown)
+        )
     if question.limit.bound is not None:
-        checks.append(bound(question, found, lost, policy, alpha, labels=after))
+        found = pairs(always, question.read), pairs(always, question.read, worst)
+        unknown = _mean_after(pairs(always, read_at_all, 1.0)) if after else 0.0
+        checks.append(bound(question, *found, len(new), policy, alpha, labels=after, unknown=unknown))
     return checks
 
 
@@ -92,6 +109,7 @@ def by_hand(question: Question, s: Side) -> Labelled | None:
 def change(
     question: Question,
     found: Matched,
+    worst: Matched,
     lost: int,
     policy: Policy,
     alpha: float,
@@ -99,16 +117,17 @@ def change(
     *,
     same: bool,
     labels: tuple[Labelled, Labelled] | None = None,
+    unknown: float = 0.0,
 ) -> Check:
     """Whether the candidate is worse than the baseline, and whether by less than the margin.
 
-    To pass, attempts that only the candidate was not judged on count as the worst; to fail, they do not count.
+    To fail, attempts that only the candidate was not judged on do not count (`found`). To pass, it must be within the
+    margin without them and with them at the `worst`; beside labels, with the share of them (`unknown`) added.
     """
     margin = question.limit.margin or 0.0
     both = _read_on_both(found)
-    hidden = sum(map(len, found.values())) - sum(map(len, both))
     source = _judge_error(question, policy, labels is not None)
-    check = Check(name=question.name, kind="change", limit=margin, lost=lost + hidden, judge_error=source)
+    check = Check(name=question.name, kind="change", limit=margin, lost=lost, judge_error=source)
     if not both:
         return replace(check, outcome="incomplete", reason="no attempt was judged on both sides")
     old, new = fmean(a for g in both for a, _ in g), fmean(b for g in both for _, b in g)
@@ -118,7 +137,7 @@ def change(
     if question.ratio:
         return _costlier(check, both, policy, alpha, family)
     if labels:
-        return _by_labels(check, *labels, hidden / (check.n + hidden), policy, alpha, family)
+        return _by_labels(check, *labels, unknown, policy, alpha, family)
     allowed = margin
     if question.corrected and policy.judge is not None:
         # A judge that errs alike on either side shrinks every true rise by sensitivity + specificity - 1.
@@ -126,8 +145,9 @@ def change(
         if not allowed:
             return replace(check, reason="by its counts the judge may be no better than a coin")
     sign = 1.0 if question.worse == "up" else -1.0
-    moved = Pairs(tuple(tuple(sign * (b - a) for a, b in g) for g in both))
-    worst = Pairs(tuple(tuple(sign * (_worst(b, sign) - a) for a, b in g) for g in found.values()))
+    moved, at_worst = (
+        Pairs(tuple(tuple(sign * (b - a) for a, b in g) for g in groups)) for groups in (both, _read_on_both(worst))
+    )
     low, high = _interval(moved, 1 - 2 * alpha)
     return replace(
         check,
@@ -135,7 +155,7 @@ def change(
         low=low,
         high=high,
         p=sign_flip(moved),
-        within=_upper(worst if hidden else moved, alpha) < allowed,
+        within=max(_upper(pairs, alpha) for pairs in {moved, at_worst}) < allowed,
         needed=_needed_for_change(moved, allowed, policy, family),
         for_ten=_for_rise(moved, 0.10, policy, family),
         reason=f"margin {allowed:.3f} as this judge would show it" if allowed < margin else "",
@@ -191,16 +211,20 @@ def _costlier(
 def bound(
     question: Question,
     found: Matched,
+    worst: Matched,
     lost: int,
     policy: Policy,
     alpha: float,
     *,
     labels: Labelled | None = None,
+    unknown: float = 0.0,
 ) -> Check:
-    """Whether the candidate's value lies beyond its ceiling (or floor), the judge's known errors taken out."""
+    """Whether the candidate's value lies beyond its ceiling (or floor), the judge's known errors taken out.
+
+    `found`, `worst` and `unknown` are as in `change`, of whatever the candidate was asked.
+    """
     limit = question.limit.bound or 0.0
-    groups = [[b for _, b in g if b is not None] for g in found.values()]
-    groups = [g for g in groups if g]
+    groups, at_worst = ([[b for _, b in g] for g in _read_on_both(pairs)] for pairs in (found, worst))
     source = _judge_error(question, policy, labels is not None)
     check = Check(name=question.name, kind="bound", limit=limit, lost=lost, judge_error=source)
     if not groups:
@@ -209,9 +233,10 @@ def bound(
     check = replace(check, n=sum(map(len, groups)), behaviors=len(groups), candidate=value)
     falling = question.worse == "down"
     if falling:  # a floor under the value is a ceiling over what is missing to 1
-        groups, limit = [[1 - x for x in g] for g in groups], 1 - limit
+        groups, at_worst = ([[1 - x for x in g] for g in gs] for gs in (groups, at_worst))
+        limit = 1 - limit
 
-    def interval(level: float) -> Interval | None:
+    def interval(level: float, groups: Sequence[Sequence[float]] = groups) -> Interval | None:
         if labels:
             return labels.interval(level)
         if not (question.corrected and policy.judge is not None):
@@ -219,7 +244,7 @@ def bound(
         result = rogan_gladen(groups, policy.judge, level)
         return (result.low, result.high) if isinstance(result, Corrected) else None
 
-    ends = interval(1 - 2 * alpha)
+    ends, worst_ends = interval(1 - 2 * alpha), interval(1 - 2 * alpha, at_worst)
     if ends is None:
         return replace(check, reason="by its counts the judge can't tell here: no corrected value")
     low, high = ends
@@ -231,7 +256,7 @@ def bound(
         low=1 - high if falling else low,
         high=1 - low if falling else high,
         p=_p_above(interval, limit),
-        within=high <= limit,
+        within=worst_ends is not None and max(high, worst_ends[1]) + unknown <= limit,
         needed=_needed_for_bound(groups, limit, policy),
         reason=reason,
     )
@@ -242,10 +267,9 @@ def _read_on_both(found: Matched) -> list[list[tuple[float, float]]]:
     return [g for g in groups if g]
 
 
-def _worst(value: float | None, sign: float) -> float:
-    if value is not None:
-        return value
-    return 1.0 if sign > 0 else 0.0
+def _mean_after(found: Matched) -> float:
+    values = [b for g in found.values() for _, b in g if b is not None]
+    return fmean(values) if values else 0.0
 
 
 def _interval(moved: Pairs, level: float) -> Interval:

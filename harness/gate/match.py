@@ -136,26 +136,37 @@ def shared(baseline: Side, candidate: Side, apart: Sequence[Difference]) -> tupl
     return baseline, candidate, [f"not compared: {d}" for d in apart]
 
 
-def matched(baseline: Side, candidate: Side, wanted: Wanted, read: Read) -> tuple[Matched, int]:
-    """(before, after) by behavior wherever the baseline could be read; how many pairs it could not be read for.
+def matched(
+    baseline: Side, candidate: Side, wanted: Wanted, before: Read, after: Read, unjudged: float | None = None
+) -> Matched:
+    """(before, after) by behavior wherever the baseline could be read.
 
-    Attempts are paired one by one; where an attack made other attempts for each model, their means are.
+    Attempts are paired one by one; where an attack made other attempts for each model, their means are. `unjudged`:
+    what each attempt counts that the candidate could not be read for; None leaves it out.
     """
     found: Matched = defaultdict(list)
-    lost = 0
-    for unit, before in baseline.units.items():
-        if not wanted(before[0]):  # all attempts of a unit are of one task and attack
+    for unit, records in baseline.units.items():
+        if not wanted(records[0]):  # all attempts of a unit are of one task and attack
             continue
-        old = {_attempt(r): read(r) for r in before}
-        new = {_attempt(r): read(r) for r in candidate.units.get(unit, ())}
+        old = {_attempt(r): before(r) for r in records}
+        read = {_attempt(r): after(r) for r in candidate.units.get(unit, ())}
+        new = {attempt: unjudged if value is None else value for attempt, value in read.items()}
         if old and new and old.keys() != new.keys():
             old, new = {("", 0): _mean(old.values())}, {("", 0): _mean(new.values())}
         for attempt, value in old.items():
-            if value is None:
-                lost += 1
-            else:
-                found[unit[:2]].append((value, new.get(attempt)))
-    return dict(found), lost
+            if value is not None:
+                found[unit[:2]].append((value, new.get(attempt, unjudged)))
+    return dict(found)
+
+
+def unread(s: Side, wanted: Wanted, read: Read) -> set[tuple[Unit, tuple[str, int]]]:
+    """The attempts of a side that could not be read."""
+    return {
+        (unit, _attempt(record))
+        for unit, records in s.units.items()
+        for record in records
+        if wanted(record) and read(record) is None
+    }
 
 
 def labelled_attempts(s: Side, wanted: Wanted, read: Read) -> list[Attempt]:
@@ -169,7 +180,12 @@ def labelled_attempts(s: Side, wanted: Wanted, read: Read) -> list[Attempt]:
 
 
 def averaged(parts: Sequence[Matched]) -> Matched:
-    """One pair a behavior: the mean over parts (attacks) of each part's mean, where both sides were read."""
+    """One pair a behavior: the mean over parts (attacks) of each part's mean, where both sides have a value.
+
+    A single part stays as it is.
+    """
+    if len(parts) == 1:
+        return parts[0]
     means: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
     for part in parts:
         for behavior, values in part.items():

@@ -14,7 +14,7 @@ from harness.stats.correction import Labels
 Cost: TypeAlias = Literal["tokens", "queries", "seconds"]
 SECTIONS = ("asr", "overall", "unrefused", "over_refusal", "helpfulness", "unscored", "cost")
 EXACT = 10**6  # labels that stand for a rate without error
-NUMBERS = ("alpha", "power", "errors")
+NUMBERS = {"alpha": 0.5, "power": 1.0, "errors": 1.0}  # each lies above 0 and below this; alpha at a half is a coin
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +70,9 @@ def parse_policy(text: str, name: str = "gate.yaml") -> Policy:
     told = _mapping(told or {}, name, (*NUMBERS, *SECTIONS, "judge", "looks"))
     if not any(told.get(section) for section in SECTIONS):
         raise UsageError(f"{name} checks nothing", hint=f"give at least one of: {', '.join(SECTIONS)}")
-    settings: dict[str, Any] = {key: _number(told[key], f"{name}: {key}", 1.0) for key in NUMBERS if key in told}
+    settings: dict[str, Any] = {
+        key: _number(told[key], f"{name}: {key}", top) for key, top in NUMBERS.items() if key in told
+    }
     for section in SECTIONS:
         if told.get(section):
             settings[section] = _limit(told[section], f"{name}: {section}", section)
@@ -133,7 +135,7 @@ def _mapping(told: Any, where: str, known: tuple[str, ...] | None = None) -> dic
 
 def _number(told: Any, where: str, top: float) -> float:
     if isinstance(told, bool) or not isinstance(told, int | float) or not 0 < told < top:
-        hint = "5 points are written 0.05" if top == 1 else "half as much again is written 0.5"
+        hint = "half as much again is written 0.5" if top > 1 else "5 points are written 0.05"
         raise UsageError(f"{where}: {told!r} is not a number between 0 and {top:g}", hint=hint)
     return float(told)
 

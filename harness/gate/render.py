@@ -48,7 +48,8 @@ def sentence(check: Check) -> str:
     if check.outcome == "inconclusive" and check.needed:
         more.append(f"about {check.needed} behaviors would decide (now {check.behaviors})")
     more += ["identical replies"] if check.unchanged else []
-    more += [f"{check.lost} attempts not judged on both sides"] if check.lost else []
+    sides = " on both sides" if check.kind == "change" else ""
+    more += [f"{check.lost} attempts not judged{sides}"] if check.lost else []
     more += [check.reason] if check.reason else []
     return "; ".join([what, *more])
 

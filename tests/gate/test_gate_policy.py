@@ -1,9 +1,10 @@
 """The policy file: short, commented, and every slip is named with what was probably meant."""
 
 import pytest
+from made_runs import labels, run
 
 from harness.errors import UnknownName, UsageError
-from harness.gate import load_policy, parse_policy
+from harness.gate import gate, load_policy, parse_policy
 from harness.stats.correction import Labels
 
 
@@ -77,6 +78,22 @@ def test_a_misspelt_key_is_told_what_was_meant(text, meant):
 def test_a_value_that_makes_no_sense_is_refused(text, why):
     with pytest.raises(UsageError, match=why):
         parse_policy(text)
+
+
+@pytest.mark.parametrize("alpha", ["0", "0.5", "0.6", "1"])
+def test_an_alpha_no_test_can_be_held_at_is_refused_with_a_hint(alpha):
+    # At one half an interval is a point; above it, the wrong way round.
+    with pytest.raises(UsageError, match="not a number between 0 and") as caught:
+        parse_policy(f"alpha: {alpha}\nasr: {{margin: 0.1}}")
+    assert str(caught.value).endswith("between 0 and 0.5")
+    assert "0.05" in caught.value.hint
+
+
+@pytest.mark.parametrize("looks", [1, 5])
+def test_an_alpha_just_below_one_half_works_in_every_check(looks):
+    sections = "\n".join(f"{s}: {{margin: 0.1, ceiling: 0.2}}" for s in ("asr", "overall", "unrefused", "unscored"))
+    policy = parse_policy(f"alpha: 0.499\nlooks: {looks}\n{sections}\ncost: {{margin: 0.5}}")
+    assert gate(run(labels(20)), run(labels(23)), policy).outcome in ("pass", "fail", "inconclusive")
 
 
 def test_a_missing_file_is_a_usage_error(tmp_path):
