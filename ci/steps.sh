@@ -19,17 +19,23 @@ content() {
   fi
 }
 
+# The words of settings or of a YAML file: what stands between spaces, commas, equals signs, colons, quotes and brackets.
+words() { tr -s '[:space:],=:"[]{}'"'" '\n'; }
+
 # Names the candidate by everything its records depend on: the model's files, the settings and the files they name, and
 # the program itself. Needs nothing installed.
 key() {
-  local - hash word
+  local - hash word inner
   set -f
   hash=$({
     for word in harness attacks tasks; do content "$HARNESS_SOURCE/$word"; done
     content "$HARNESS_MODEL"
     [ -z "${HARNESS_ADAPTER:-}" ] || content "$HARNESS_ADAPTER"
     printf '%s\n' "${HARNESS_PROFILE:-}" "${HARNESS_RUN_ARGS:-}"
-    for word in ${HARNESS_RUN_ARGS:-}; do content "${word#--*=}"; done
+    for word in $(words <<<"${HARNESS_RUN_ARGS:-}"); do
+      content "$word"
+      case "$word" in *.yaml | *.yml) for inner in $([ ! -f "$word" ] || words <"$word"); do content "$inner"; done ;; esac
+    done
   } | sha256sum | cut -c1-16)
   give key "harness-$hash"
   give folder "runs/gate-$hash"

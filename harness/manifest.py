@@ -17,6 +17,7 @@ from typing import Any
 
 from harness import __version__
 from harness.config import RunSpec
+from harness.errors import UsageError
 from harness.judges.pairwise import Pairwise
 from harness.plan import Plan
 from harness.store import write_json
@@ -39,7 +40,10 @@ class Manifest:
     def opened(
         cls, folder: Path, spec: RunSpec, plan: Plan, models: Sequence[Model], judges: Sequence[Judge | Pairwise]
     ) -> Iterator[Manifest]:
-        """Writes run.json as partial; it stays so unless `complete` is called."""
+        """Writes run.json as partial; it stays so unless `complete` is called.
+
+        Raises UsageError where an earlier start had other weights, behaviors or judges under the same names.
+        """
         path = folder / "run.json"
         earlier: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         manifest = cls(path, {}, dict(earlier.get("budget", {})), earlier.get("finished"))
@@ -67,6 +71,9 @@ class Manifest:
             "budget": manifest.before,
             "notes": list(plan.notes),
         }
+        if changed := sorted(differing(earlier, manifest.info)):
+            hint = f"name another folder, or remove this one to start over: rm -r {shlex.quote(str(folder))}"
+            raise UsageError(f"{folder} holds a run with other content: {', '.join(changed)} changed", hint=hint)
         manifest.write()
         yield manifest
 
@@ -101,6 +108,25 @@ class Manifest:
     def write(self) -> None:
         """Replaces run.json."""
         write_json(self.path, self.info)
+
+
+def differing(earlier: Mapping[str, Any], info: Mapping[str, Any]) -> Iterator[str]:
+    """Whose hashes two starts of a run differ in; what only one of them has is no difference."""
+    for part, kind in (("models", "model"), ("tasks", "set"), ("judges", "judge"), ("attacks", "attack")):
+        for name, told in info[part].items():
+            was = dict(hashes(earlier.get(part, {}).get(name, {})))
+            for key, value in hashes(told):
+                if was.get(key, value) != value:
+                    yield f"{kind} {name} ({key})"
+
+
+def hashes(told: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Every hash of a description, by its place in it."""
+    if isinstance(told, Mapping):
+        for name, value in told.items():
+            yield from hashes(value, f"{key}.{name}" if key else str(name))
+    elif isinstance(told, str) and told and key.endswith(("sha", "sha256")):
+        yield key, told
 
 
 def now() -> str:

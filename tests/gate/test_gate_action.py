@@ -66,6 +66,21 @@ def test_a_candidate_is_named_by_all_it_depends_on_and_by_nothing_else(tmp_path)
     assert len({first, second, third, fourth, fifth, sixth}) == 6
 
 
+def test_files_among_others_and_those_a_config_names_are_what_they_hold(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "a.csv").write_text("1")
+    (tmp_path / "judge.npz").write_text("1")
+    (tmp_path / "run.yaml").write_text("behaviors: a.csv\n")
+    for words, file in (
+        ("--overrefusal a.csv,b.csv", "a.csv"), ("--set classifier.path=judge.npz", "judge.npz"),
+        ("--config run.yaml", "a.csv"),
+    ):  # fmt: skip
+        before = key(tmp_path, HARNESS_RUN_ARGS=words)
+        assert key(tmp_path, HARNESS_RUN_ARGS=words) == before
+        (tmp_path / file).write_text((tmp_path / file).read_text() + "2")
+        assert key(tmp_path, HARNESS_RUN_ARGS=words) != before, words
+
+
 def shim(folder: Path, name: str, script: str) -> None:
     folder.mkdir(exist_ok=True)
     (folder / name).write_text(f"#!/bin/sh\n{script}\n")

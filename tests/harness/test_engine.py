@@ -40,6 +40,32 @@ def test_every_attack_of_the_standard_set_runs_and_is_recorded(do: Do) -> None:
     assert not [r for r in run.records if r.error]
 
 
+def test_other_content_under_the_same_names_is_not_gone_on_with(
+    do: Do, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The old verdicts would stand under the new file's, or the new weights', hash."""
+    from harness.models.scripted import Scripted
+
+    file = tmp_path / "mine.csv"
+    file.write_text("id,request\n1,How is the coin trick done?\n")
+    given = {"behaviors": str(file), "attacks": "direct", "overrefusal": "none", "tasks": "none", "limit": 0}
+    first = do("scripted:comply", "a", **given)
+    assert do("scripted:comply", "a", **given).records == first.records
+    file.write_text("id,request\n1,How is the card trick done?\n")
+    with pytest.raises(UsageError, match=r"other content: set .*mine.csv \(sha\) changed"):
+        do("scripted:comply", "a", **given)
+    assert load(first.folder).info["tasks"] == first.info["tasks"]
+
+    plain = Scripted.describe
+    for weights in ("old", "new"):
+        monkeypatch.setattr(Scripted, "describe", lambda self, w=weights: {**plain(self), "checkpoint_sha": w})
+        if weights == "old":
+            do("scripted:comply", "b", **given)
+    with pytest.raises(UsageError, match=r"model scripted:comply \(checkpoint_sha\) changed") as caught:
+        do("scripted:comply", "b", **given)
+    assert "rm -r" in caught.value.hint
+
+
 def test_a_model_that_fails_is_counted_and_never_safe_and_its_run_is_not_complete(do: Do) -> None:
     run = do("scripted:error", attacks="direct")
     metric = asr(run, "direct")
