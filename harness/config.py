@@ -88,7 +88,7 @@ class RunSpec:
     )
     shard: str = setting("", "do only part i of n, written i/n: for job arrays; harness paper --merge joins them")
     seed: int = setting(0, "seed of everything that is drawn")
-    seeds: int = setting(1, "repeat everything with so many seeds")
+    seeds: int = setting(1, "ask everything but helpfulness tasks with so many seeds")
     max_tokens: int = setting(512, "longest reply, in tokens (the paper: 1024)")
     temperature: float = setting(0.0, "0: greedy, as in the paper")
     top_p: float = setting(1.0, "with a temperature: draw from the likeliest tokens that hold this much together")

@@ -357,7 +357,7 @@ class Work:
 
     def notes(self) -> list[str]:
         """What the models have to say for the report, some of it only learned on the way."""
-        every = [*self.targets, self.attacker, self.judging]
+        every = [*self.targets, self.attacker, self.judging, self.reference]
         return list(dict.fromkeys(note for model in every for note in getattr(model, "notes", ())))
 
     def usage(self) -> dict[str, float]:
