@@ -82,8 +82,8 @@ async def run_async(
         stack.push_async_callback(close_all, opened)
         targets = opened[1:] if spec.skip_base else opened
         plan = make_plan(spec, targets)
-        attacker = await open_helper(spec.attacker, spec.attacker_base_url, spec, opened, purse)
-        judging = await open_helper(spec.judge_model, spec.judge_base_url, spec, opened, purse)
+        attacker = await open_helper("attacker", spec, opened, purse)
+        judging = await open_helper("judge", spec, opened, purse)
         reference = await open_reference(spec, plan, opened, purse)
         helpers = [m for m in (attacker, judging, reference) if m is not None and m not in opened]
         stack.push_async_callback(close_all, helpers)

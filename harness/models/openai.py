@@ -24,6 +24,7 @@ PIECE = re.compile(r"\w+|[^\w\s]|\s+")
 VLLM_CAN: frozenset[Capability] = frozenset({"chat", "raw", "prefill", "logprobs"})
 TRIES = 8  # of one request, where the endpoint is busy or the connection is lost
 BUSY = (408, 409, 429, 500, 502, 503, 504, 529)
+HELPER_KEYS = "name its variable: --judge-api-key-env NAME (or --attacker-..., --reference-...)"
 OPTIONAL = ("temperature", "top_p", "seed", "top_logprobs", "logprobs", "response_format")
 """Settings that some models refuse. A run goes on without them, and says so."""
 
@@ -52,7 +53,7 @@ class OpenAI:
         host = None if options.base_url else provider(reference)
         name = reference.partition("/")[2] if host else reference
         url = options.base_url or (host.base_url if host else "") or os.environ.get("OPENAI_BASE_URL") or None
-        variable = host.key if host and options.api_key_env == ModelOptions().api_key_env else options.api_key_env
+        variable = host.key if host and options.api_key_env in ("", ModelOptions().api_key_env) else options.api_key_env
         key = os.environ.get(variable, "")
         if not key and host:
             raise UsageError(f"no API key in {variable}", hint=f"export {variable}=...")
@@ -96,7 +97,7 @@ class OpenAI:
         try:
             served = {m.id: m for m in (await self._client.with_options(max_retries=1).models.list()).data}
         except openai.AuthenticationError as err:
-            raise UsageError(f"{where} refuses the key", hint=f"check {self.options.api_key_env}") from err
+            raise UsageError(f"{where} refuses the key", hint=self._check_key()) from err
         except openai.APIConnectionError as err:
             raise UsageError(
                 f"{where} can't be reached", hint="is the server up, and does --base-url end in /v1?"
@@ -109,6 +110,10 @@ class OpenAI:
             raise UsageError(f"{where} does not serve {self.name!r}", hint=f"it serves: {', '.join(sorted(served))}")
         if served and getattr(served[self.served], "owned_by", "") == "vllm":
             self.can |= VLLM_CAN
+
+    def _check_key(self) -> str:
+        """What to do about a key that is refused."""
+        return f"check {self.options.api_key_env}" if self.options.api_key_env else f"no key was sent: {HELPER_KEYS}"
 
     def describe(self) -> dict[str, Any]:
         """What is known of an endpoint: where it is and which model it serves."""
@@ -244,7 +249,7 @@ class OpenAI:
         code = err.status_code
         where = self.options.base_url or "the endpoint"
         if code in (401, 403):
-            raise UsageError(f"{where} refuses the key ({code})", hint=f"check {self.options.api_key_env}") from err
+            raise UsageError(f"{where} refuses the key ({code})", hint=self._check_key()) from err
         told = told_to_wait(err.response.headers)
         failed = ModelError(f"the endpoint answered {code}", retry_after=told)
         failed.__cause__ = err

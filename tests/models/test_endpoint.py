@@ -15,6 +15,8 @@ from harness.models.costs import Purse
 from harness.models.openai import OpenAI
 from harness.models.options import ModelOptions
 from harness.models.providers import Provider, provider, providers
+from harness.plan import open_helper
+from harness.scoring import judge_spec
 from harness.types import Prompt, Run, Sampling
 from tests.models.endpoint import Endpoint, error, serving
 
@@ -126,6 +128,47 @@ def test_the_key_is_sent_to_the_endpoint_and_is_in_nothing_a_run_keeps(
     assert any(r.error for r in done.records)
     for path in done.folder.iterdir():
         assert b"sk-very-secret" not in path.read_bytes(), path.name
+
+
+def test_a_named_key_goes_to_the_host_it_was_named_for_and_to_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The target is at one server; the judge is a known host, or behind a URL of its own."""
+    for name in ("MY_KEY", "OPENAI_API_KEY", "THEIR_KEY", "ELSEWHERE_API_KEY"):
+        monkeypatch.setenv(name, name.lower())
+    with serving() as mine, serving() as yours:
+        host = Provider(name="elsewhere", base_url=yours.url, key="ELSEWHERE_API_KEY")
+        monkeypatch.setitem(providers(), "elsewhere", host)
+
+        def key(endpoint: Endpoint, role: str, model: str, **settings: str) -> str:
+            names = {"judge": "judge_model", "attacker": "attacker", "reference": "reference"}
+            target = {"model": "m", "base_url": mine.url, "api_key_env": "MY_KEY"}
+            told = make_spec({**target, names[role]: model, **{f"{role}_{k}": v for k, v in settings.items()}})
+
+            async def go() -> None:
+                helper = await open_helper(role, told)  # type: ignore[arg-type]
+                await helper.generate(HELLO, Sampling(max_tokens=5))
+                await helper.close()
+
+            asyncio.run(go())
+            return endpoint.keys[-1].removeprefix("Bearer ")
+
+        for role in ("judge", "attacker", "reference"):
+            assert key(yours, role, "elsewhere/big") == "elsewhere_api_key"
+            assert key(yours, role, "elsewhere/big", api_key_env="THEIR_KEY") == "their_key"
+            assert key(yours, role, "served", base_url=yours.url) == "none"
+            assert key(yours, role, "served", base_url=yours.url, api_key_env="THEIR_KEY") == "their_key"
+            assert key(mine, role, "served", base_url=mine.url) == "my_key"
+    assert "Bearer my_key" not in yours.keys
+
+
+def test_the_judge_of_a_run_that_is_read_again_gets_the_key_of_its_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when labels are scored by the run's own judge: by default the target itself, at the target's host."""
+    monkeypatch.setenv("MY_KEY", "my_key")
+    with serving() as mine, serving() as yours:
+        for judge, key in (({}, "my_key"), ({"judge_model": "served", "judge_base_url": yours.url}, "none")):
+            told = {"model": "served", "base_url": mine.url, "api_key_env": "MY_KEY", **judge}
+            model = asyncio.run(open_helper("judge", judge_spec(told)))
+            assert isinstance(model, OpenAI)
+            assert model._client.api_key == key
 
 
 def spending(endpoint: Endpoint, tmp_path: Path, fresh: bool = False, **settings: Any) -> Run:
