@@ -201,8 +201,9 @@ class OpenAI:
         tries = 0
         while True:
             entry = await self._pace.turn(expected)
+            sent = self._less_dropped(body)
             try:
-                raw = await create(**self._less_dropped(body))
+                raw = await create(**sent)
             except openai.APITimeoutError as err:
                 raise ModelTimeout(f"no answer within {self.options.timeout:g} s") from err
             except openai.APIConnectionError as err:
@@ -210,7 +211,7 @@ class OpenAI:
                 failed.__cause__ = err
             except openai.APIStatusError as err:
                 self._pace.settle(entry, 0)
-                if self._refused_setting(err, body):
+                if self._refused_setting(err, sent):
                     continue
                 wait, failed = self._answered(err, tries)
             else:
@@ -230,14 +231,14 @@ class OpenAI:
             kept["max_completion_tokens"] = body["max_tokens"]
         return kept
 
-    def _refused_setting(self, err: Any, body: dict[str, Any]) -> bool:
-        """Whether the endpoint refused one setting that can be left out, which is remembered and said."""
+    def _refused_setting(self, err: Any, sent: dict[str, Any]) -> bool:
+        """Whether the endpoint refused one setting that was sent and can be left out: remembered, and said once."""
         if err.status_code not in (400, 422):
             return False
         told = str(err.message).lower()
         named = getattr(err, "param", None) or next((k for k in ("max_tokens", *OPTIONAL) if k in told), "")
         refused = any(word in told for word in ("support", "forbidden", "not permitted", "unknown", "unrecognized"))
-        if not refused or named not in ("max_tokens", *OPTIONAL) or named not in body or named in self._dropped:
+        if not refused or named not in ("max_tokens", *OPTIONAL) or named not in sent:
             return False
         self._dropped.add(named)
         if named != "max_tokens":  # it goes by its newer name

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,24 @@ def test_a_setting_that_a_model_refuses_is_left_out_from_then_on_and_said() -> N
     assert endpoint.asked[-1]["max_completion_tokens"] == 5
     assert model.describe()["left_out"] == ["max_tokens", "temperature"]
     assert model.notes == ("served refuses the setting temperature: replies are drawn with the endpoint's own",)
+
+
+def test_a_setting_that_is_refused_of_many_requests_at_once_loses_none_of_them() -> None:
+    """All eight are sent with it before the first is refused: each goes again without, and it is said once."""
+    together = threading.Barrier(8)
+
+    def picky(body: dict[str, Any], n: int) -> Any:
+        if n < 8:
+            together.wait(timeout=10)
+        if "temperature" in body:
+            return error(400, "'temperature' is not supported with this model", param="temperature")
+        return None
+
+    with serving(answer=picky) as endpoint:
+        model, told = asking(endpoint, 8, concurrency=8)
+    assert [getattr(c, "text", c) for c in told] == ["I can't."] * 8
+    assert len(endpoint.asked) == 8 + 8
+    assert len(model.notes) == 1
 
 
 def test_a_request_that_is_really_wrong_is_not_sent_in_circles() -> None:
