@@ -44,6 +44,7 @@ class OpenAI:
     _slots: asyncio.Semaphore | None = field(default=None, repr=False)
     _pace: Pace = field(default_factory=Pace)
     _dropped: set[str] = field(default_factory=set)
+    _key_works: bool = False  # once it has answered: then a 403 is about one request
 
     @classmethod
     async def open(cls, reference: str, options: ModelOptions) -> OpenAI:
@@ -215,6 +216,7 @@ class OpenAI:
                     continue
                 wait, failed = self._answered(err, tries)
             else:
+                self._key_works = True
                 self._pace.settle(entry, sum(used(raw)) or expected)
                 if not raw.choices:
                     raise ModelError("the endpoint answered without a choice")
@@ -249,7 +251,7 @@ class OpenAI:
         """How long to wait before the next try (None: don't), and what to say when there is none."""
         code = err.status_code
         where = self.options.base_url or "the endpoint"
-        if code in (401, 403):
+        if code == 401 or (code == 403 and not self._key_works and not flagged(err)):
             raise UsageError(f"{where} refuses the key ({code})", hint=self._check_key()) from err
         told = told_to_wait(err.response.headers)
         failed = ModelError(f"the endpoint answered {code}", retry_after=told)
@@ -304,6 +306,12 @@ def chat(prompt: Prompt) -> list[dict[str, str]]:
 def used(raw: Any) -> tuple[int, int]:
     """Tokens in and out as the endpoint counted them; zeros where it does not say."""
     return (raw.usage.prompt_tokens or 0, raw.usage.completion_tokens or 0) if raw.usage else (0, 0)
+
+
+def flagged(err: Any) -> bool:
+    """Whether a 403 is about what was asked and not about the key: OpenRouter's moderation says why, and of what."""
+    told = err.body.get("metadata") if isinstance(err.body, dict) else None
+    return isinstance(told, dict) and ("reasons" in told or "flagged_input" in told)
 
 
 def alternatives(choice: Any) -> tuple[dict[str, float], ...]:

@@ -28,8 +28,8 @@ class Endpoint:
 
 
 def error(status: int, message: str = "no", **more: Any) -> Answer:
-    """A failed answer; `param` and `code` go into the error, other settings are headers."""
-    body = {"message": message, "type": "error", "param": more.pop("param", None), "code": more.pop("code", None)}
+    """A failed answer; `param`, `code` and `metadata` go into the error, other settings are headers."""
+    body = {"message": message, "type": "error", **{k: more.pop(k, None) for k in ("param", "code", "metadata")}}
     return status, {k.replace("_", "-"): str(v) for k, v in more.items()}, {"error": body}
 
 

@@ -80,7 +80,8 @@ def test_a_wait_of_hours_is_not_waited_for() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "code", "why"), [(401, None, "refuses the key"), (429, "insufficient_quota", "no credit")]
+    ("status", "code", "why"),
+    [(401, None, "refuses the key"), (403, None, "refuses the key"), (429, "insufficient_quota", "no credit")],
 )
 def test_what_waiting_can_not_mend_stops_the_run_at_once(status: int, code: str | None, why: str) -> None:
     with serving(answer=lambda body, n: error(status, code=code)) as endpoint:
@@ -88,6 +89,18 @@ def test_what_waiting_can_not_mend_stops_the_run_at_once(status: int, code: str 
     assert isinstance(told, UsageError)
     assert why in str(told)
     assert len(endpoint.asked) == 1
+
+
+def test_a_403_for_what_was_asked_is_one_failed_request() -> None:
+    """At the very first request it has to say so; once one was answered, the key is known to be good."""
+    why = {"reasons": ["test"], "flagged_input": "hel...", "provider_name": "p", "model_slug": "m"}
+    with serving(answer=lambda body, n: error(403, metadata=why) if n == 0 else None) as endpoint:
+        _, told = asking(endpoint, 3, concurrency=1)
+    assert [str(t) for t in told if isinstance(t, ModelError)] == ["the endpoint answered 403"]
+    assert [c.text for c in told if not isinstance(c, Exception)] == ["I can't."] * 2
+    with serving(answer=lambda body, n: error(403) if n == 1 else error(401) if n == 3 else None) as endpoint:
+        _, told = asking(endpoint, 4, concurrency=1)
+    assert [type(t) for t in told if isinstance(t, Exception)] == [ModelError, UsageError]
 
 
 def test_a_setting_that_a_model_refuses_is_left_out_from_then_on_and_said() -> None:
