@@ -24,6 +24,7 @@ PIECE = re.compile(r"\w+|[^\w\s]|\s+")
 VLLM_CAN: frozenset[Capability] = frozenset({"chat", "raw", "prefill", "logprobs"})
 TRIES = 8  # of one request, where the endpoint is busy or the connection is lost
 BUSY = (408, 409, 429, 500, 502, 503, 504, 529)
+UP = "is the server up, and does --base-url end in /v1?"
 HELPER_KEYS = "name its variable: --judge-api-key-env NAME (or --attacker-..., --reference-...)"
 OPTIONAL = ("temperature", "top_p", "seed", "top_logprobs", "logprobs", "response_format")
 """Settings that some models refuse. A run goes on without them, and says so."""
@@ -100,13 +101,13 @@ class OpenAI:
         except openai.AuthenticationError as err:
             raise UsageError(f"{where} refuses the key", hint=self._check_key()) from err
         except openai.APIConnectionError as err:
-            raise UsageError(
-                f"{where} can't be reached", hint="is the server up, and does --base-url end in /v1?"
-            ) from err
+            raise UsageError(f"{where} can't be reached", hint=UP) from err
         except openai.APIStatusError as err:
             if err.status_code != 404:  # some servers do not list; let the first request tell
                 raise UsageError(f"{where} answers {err.status_code} when asked for its models") from err
             served = {}
+        except (AttributeError, TypeError, ValueError) as err:  # what the client makes of a page that is no list
+            raise UsageError(f"{where} answered no JSON that lists its models", hint=UP) from err
         if served and self.served not in served:
             raise UsageError(f"{where} does not serve {self.name!r}", hint=f"it serves: {', '.join(sorted(served))}")
         if served and getattr(served[self.served], "owned_by", "") == "vllm":
@@ -205,6 +206,8 @@ class OpenAI:
             sent = self._less_dropped(body)
             try:
                 raw = await create(**sent)
+            except (json.JSONDecodeError, UnicodeDecodeError) as err:
+                raise ModelError("the endpoint answered no JSON") from err
             except openai.APITimeoutError as err:
                 raise ModelTimeout(f"no answer within {self.options.timeout:g} s") from err
             except openai.APIConnectionError as err:
@@ -216,6 +219,8 @@ class OpenAI:
                     continue
                 wait, failed = self._answered(err, tries)
             else:
+                if not hasattr(raw, "usage"):  # the client gives a page of another type as its text
+                    raise ModelError("the endpoint answered no JSON")
                 self._key_works = True
                 self._pace.settle(entry, sum(used(raw)) or expected)
                 if not raw.choices:

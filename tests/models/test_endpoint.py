@@ -103,6 +103,19 @@ def test_a_403_for_what_was_asked_is_one_failed_request() -> None:
     assert [type(t) for t in told if isinstance(t, Exception)] == [ModelError, UsageError]
 
 
+@pytest.mark.parametrize("kind", ["text/html", "application/json"])
+def test_a_page_that_is_no_json_is_a_failed_request_and_a_usage_error_at_opening(kind: str) -> None:
+    """As a proxy's sign-in page, or an address without its /v1, under either content type."""
+    page = (200, {"Content-Type": kind}, "<html>sign in</html>")
+    with serving(answer=lambda body, n: page) as endpoint:
+        _, [told] = asking(endpoint)
+    assert isinstance(told, ModelError)
+    assert str(told) == "the endpoint answered no JSON"
+    with serving(listing=page) as endpoint, pytest.raises(UsageError, match="no JSON that lists its models") as caught:
+        asking(endpoint)
+    assert "/v1" in caught.value.hint
+
+
 def test_a_setting_that_a_model_refuses_is_left_out_from_then_on_and_said() -> None:
     """As models that reason do: no max_tokens but its newer name, and no temperature but their own."""
 
