@@ -136,24 +136,23 @@ class OpenAI:
         """Completes one prompt. Raises ModelTimeout, OverBudget, or ModelError with what the server said."""
         assert self._slots is not None
         async with self._slots, self._paying(prompt, sampling.max_tokens) as settled:
-            completion = await self._complete(prompt, sampling)
-            settled.append(completion)
-        return completion
+            return await self._complete(prompt, sampling, settled)
 
     def _paying(self, prompt: Prompt, max_tokens: int) -> AbstractAsyncContextManager[list[Completion]]:
         if self.price is None or self.options.purse is None:
             return nullcontext([])
         return self.options.purse.paying(self.price, prompt, max_tokens)
 
-    async def _complete(self, prompt: Prompt, sampling: Sampling) -> Completion:
+    async def _complete(self, prompt: Prompt, sampling: Sampling, settled: list[Completion]) -> Completion:
         began = time.perf_counter()
         body, expected = self._body(sampling), size(prompt) // 3 + sampling.max_tokens
         if prompt.text is None:
-            raw = await self._call(self._client.chat.completions.create, expected, messages=chat(prompt), **body)
+            create = self._client.chat.completions.create
+            raw = await self._call(settled, create, expected, messages=chat(prompt), **body)
             text = raw.choices[0].message.content
         else:
             text = prompt.text + prompt.prefill
-            raw = await self._call(self._client.completions.create, expected, prompt=text, **body)
+            raw = await self._call(settled, self._client.completions.create, expected, prompt=text, **body)
             text = raw.choices[0].text
         if text is None:
             raise ModelError("the endpoint answered without text")
@@ -187,9 +186,10 @@ class OpenAI:
             body["response_format"] = {"type": "json_schema", "json_schema": schema}
         return body
 
-    async def _call(self, create: Any, expected: int, **body: Any) -> Any:
+    async def _call(self, settled: list[Completion], create: Any, expected: int, **body: Any) -> Any:
         """One request of about so many tokens: waits for its turn, tries again where the endpoint is busy.
 
+        What the answer used is added to `settled` before anything else is asked of it: it is billed all the same.
         A time-out is not tried again: the endpoint may be writing, and billing, all the same.
         """
         import openai
@@ -222,8 +222,12 @@ class OpenAI:
                 if not hasattr(raw, "usage"):  # the client gives a page of another type as its text
                     raise ModelError("the endpoint answered no JSON")
                 self._key_works = True
-                self._pace.settle(entry, sum(used(raw)) or expected)
-                if not raw.choices:
+                read, written = used(raw)
+                self._pace.settle(entry, read + written or expected)
+                choices = getattr(raw, "choices", None)  # absent from an error under status 200
+                if raw.usage or choices:
+                    settled.append(Completion(text="", model=self.name, tokens_in=read, tokens_out=written))
+                if not choices:
                     raise ModelError("the endpoint answered without a choice")
                 return raw
             tries += 1
@@ -283,14 +287,13 @@ class OpenAI:
         assert self._slots is not None
         async with self._slots, self._paying(whole, 1) as settled:
             if prompt.text is None:
-                raw = await self._call(self._client.chat.completions.create, expected, messages=chat(whole), **body)
+                create = self._client.chat.completions.create
+                raw = await self._call(settled, create, expected, messages=chat(whole), **body)
                 told = raw.prompt_logprobs
             else:
                 text = prompt.text + whole.prefill
-                raw = await self._call(self._client.completions.create, expected, prompt=text, **body)
+                raw = await self._call(settled, self._client.completions.create, expected, prompt=text, **body)
                 told = raw.choices[0].prompt_logprobs
-            read, written = used(raw)
-            settled.append(Completion(text="", model=self.name, tokens_in=read, tokens_out=written))
         return tail_likelihood(told, continuation)
 
     def weights(self) -> tuple[Any, Any]:

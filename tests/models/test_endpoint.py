@@ -260,6 +260,33 @@ def test_a_run_stops_before_its_money_is_gone_stays_partial_and_goes_on_with_mor
         assert not [r for r in more.records if r.error]
 
 
+@pytest.mark.parametrize(
+    ("choices", "usage", "cost", "why"),
+    [
+        ([{"index": 0, "message": {"role": "assistant", "content": None}}], (10, 5), 15, "without text"),
+        ([{"index": 0, "message": {"role": "assistant", "content": None}}], None, 28, "without text"),
+        ([], (10, 5), 15, "without a choice"),
+        (None, None, 0, "without a choice"),
+    ],
+)
+def test_a_reply_of_no_use_is_paid_for_all_the_same(
+    choices: Any, usage: Any, cost: float, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One dollar a token. Where it says no usage, a reply costs its most: "hello 0" (7 bytes, 16 of overhead) and 5
+    tokens, 28; without choices and usage there was no reply.
+    """
+    prices = priced(monkeypatch, tmp_path)
+    body: dict[str, Any] = {} if choices is None else {"choices": choices}
+    if usage:
+        body["usage"] = {"prompt_tokens": usage[0], "completion_tokens": usage[1], "total_tokens": sum(usage)}
+    purse = Purse(prices=prices)
+    with serving(answer=lambda _, n: (200, {}, body)) as endpoint:
+        _, [told] = asking(endpoint, purse=purse)
+    assert isinstance(told, ModelError)
+    assert why in str(told)
+    assert purse.spent == cost
+
+
 def test_the_command_of_a_run_that_ran_out_of_money_exits_4(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from click.testing import CliRunner
 
