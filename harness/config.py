@@ -72,10 +72,13 @@ class RunSpec:
     judge: tuple[str, ...] = setting(("rules",), "judges (harness ls judges); the first one's verdict counts")
     judge_model: str = setting("", "model of the llm judge; default: the model under attack itself")
     judge_base_url: str = setting("", "endpoint of the llm judge's model")
+    judge_api_key_env: str = setting("", "environment variable of its key, where --model has another host")
     reference: str = setting("", "replies to compare with in pairwise tasks: a file of recorded ones, or a model")
     reference_base_url: str = setting("", "endpoint of the model named by --reference")
+    reference_api_key_env: str = setting("", "environment variable of its key, where --model has another host")
     attacker: str = setting("", "model that rewrites and attacks; default: the model under attack itself")
     attacker_base_url: str = setting("", "endpoint of the attacker")
+    attacker_api_key_env: str = setting("", "environment variable of its key, where --model has another host")
     budget: tuple[str, ...] = setting(
         (), "most an attack may spend on one behavior: queries=60,tokens=20000 (also seconds, target_tokens, ...)"
     )
@@ -94,7 +97,7 @@ class RunSpec:
     top_p: float = setting(1.0, "with a temperature: draw from the likeliest tokens that hold this much together")
     set: tuple[str, ...] = setting((), "settings of attacks and judges: prefill.depths=0,20,80")
     base_url: str = setting("", "OpenAI-compatible endpoint that serves --model, such as http://localhost:8000/v1")
-    api_key_env: str = setting("OPENAI_API_KEY", "environment variable that holds the endpoint's key")
+    api_key_env: str = setting("OPENAI_API_KEY", "environment variable that holds the key of --model's host")
     can: tuple[str, ...] = setting((), "what the endpoint can do beyond chat: raw, prefill, logprobs")
     concurrency: int = setting(32, "requests in flight at an endpoint")
     timeout: float = setting(120.0, "seconds to wait for one answer of an endpoint")
@@ -172,6 +175,7 @@ class RunSpec:
     def identity(self) -> str:
         """A short hash of what decides the records: two runs that share it can share a folder."""
         skipped = {"concurrency", "timeout", "tensor_parallel", "gpu_memory", "profile", "api_key_env"}
+        skipped |= {"judge_api_key_env", "reference_api_key_env", "attacker_api_key_env"}
         skipped |= {"requests_per_minute", "tokens_per_minute", "max_cost", "prices"}
         told = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in skipped}
         for name in ("chat_template", "checkpoints"):  # a file is what it holds, wherever it lies

@@ -23,6 +23,7 @@ from harness.judges.pairwise import Pairwise
 from harness.labels import CARRIED, LABELS, people
 from harness.manifest import Manifest
 from harness.models.costs import Purse
+from harness.models.hub import bare
 from harness.models.remember import Remembered
 from harness.plan import Case, Plan, make_judge, make_plan, open_helper, open_reference, open_targets, share
 from harness.store import Store, load, request_key, write_json
@@ -82,8 +83,8 @@ async def run_async(
         stack.push_async_callback(close_all, opened)
         targets = opened[1:] if spec.skip_base else opened
         plan = make_plan(spec, targets)
-        attacker = await open_helper(spec.attacker, spec.attacker_base_url, spec, opened, purse)
-        judging = await open_helper(spec.judge_model, spec.judge_base_url, spec, opened, purse)
+        attacker = await open_helper("attacker", spec, opened, purse)
+        judging = await open_helper("judge", spec, opened, purse)
         reference = await open_reference(spec, plan, opened, purse)
         helpers = [m for m in (attacker, judging, reference) if m is not None and m not in opened]
         stack.push_async_callback(close_all, helpers)
@@ -107,7 +108,8 @@ async def run_async(
 
 def default_folder(spec: RunSpec) -> Path:
     """Where a run goes when nobody says: named after the model and what was asked of it, so that it is found again."""
-    name = "".join(c if c.isalnum() or c in "-._" else "-" for c in Path(spec.model).name or spec.model)
+    model = bare(spec.model)
+    name = "".join(c if c.isalnum() or c in "-._" else "-" for c in Path(model).name or model)
     return Path("runs") / f"{name}-{spec.identity()}"
 
 

@@ -19,6 +19,7 @@ from harness import __version__
 from harness.config import RunSpec
 from harness.errors import UsageError
 from harness.judges.pairwise import Pairwise
+from harness.models.hub import bare
 from harness.plan import Plan
 from harness.store import write_json
 from harness.types import Behavior, Judge, Model, sha
@@ -40,10 +41,11 @@ class Manifest:
     def opened(
         cls, folder: Path, spec: RunSpec, plan: Plan, models: Sequence[Model], judges: Sequence[Judge | Pairwise]
     ) -> Iterator[Manifest]:
-        """Writes run.json as partial; it stays so unless `complete` is called.
+        """Writes run.json as partial; it stays so unless `complete` is called. No secret of the model's URL is kept.
 
         Raises UsageError where an earlier start had other weights, behaviors or judges under the same names.
         """
+        model = bare(spec.model)
         path = folder / "run.json"
         earlier: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         manifest = cls(path, {}, dict(earlier.get("budget", {})), earlier.get("finished"))
@@ -51,8 +53,8 @@ class Manifest:
             "harness": __version__,
             "status": "partial",
             "identity": spec.identity(),
-            "command": shlex.join(["harness", *sys.argv[1:]]),
-            "spec": asdict(spec),
+            "command": shlex.join(["harness", *(arg.replace(spec.model, model) for arg in sys.argv[1:])]),
+            "spec": {**asdict(spec), "model": model},
             "started": earlier.get("started") or now(),
             "finished": None,
             "host": host(),
@@ -69,7 +71,7 @@ class Manifest:
             "subsets": {name: [b.id for b in drawn] for name, drawn in plan.subsets.items()},
             "seeds": list(plan.seeds),
             "budget": manifest.before,
-            "notes": list(plan.notes),
+            "notes": [note.replace(spec.model, model) for note in plan.notes],
         }
         if changed := sorted(differing(earlier, manifest.info)):
             hint = f"name another folder, or remove this one to start over: rm -r {shlex.quote(str(folder))}"

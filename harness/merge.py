@@ -17,7 +17,8 @@ from harness.store import Lines, Store, build, load, read_lines, write_json
 from harness.types import Run, sha
 
 OPENING = frozenset(
-    {"model", "adapter", "base_url", "api_key_env", "can", "concurrency", "timeout", "dtype", "tensor_parallel",
+    {"model", "adapter", "base_url", "api_key_env", "judge_api_key_env", "attacker_api_key_env",
+     "reference_api_key_env", "can", "concurrency", "timeout", "dtype", "tensor_parallel",
      "gpu_memory", "max_model_len", "chat_template", "trust_remote_code", "engine", "checkpoints", "skip_base"}
 )  # fmt: skip
 """Settings that say which model is attacked and how it is opened: runs that differ in these can stand side by side."""

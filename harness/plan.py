@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from harness import registry
 from harness.config import ATTACKS, TASKS, RunSpec
@@ -14,6 +14,7 @@ from harness.metrics import CONTRAST
 from harness.models.costs import Purse
 from harness.models.libraries import hush
 from harness.models.open import open_models
+from harness.models.providers import host_of
 from harness.models.source import find_adapter
 from harness.types import Attack, Behavior, Model, sha
 
@@ -206,13 +207,22 @@ def adapters(spec: RunSpec) -> dict[str, Path]:
 
 
 async def open_helper(
-    reference: str, base_url: str, spec: RunSpec, targets: Sequence[Model] = (), purse: Purse | None = None
+    role: Literal["attacker", "judge", "reference"],
+    spec: RunSpec,
+    targets: Sequence[Model] = (),
+    purse: Purse | None = None,
 ) -> Model:
-    """The attacker's or the judge's model: one of those under attack (the first, or by name), or a model of its own."""
+    """A role's model: one of those under attack (the first, or by name), or a model of its own."""
+    reference = {"attacker": spec.attacker, "judge": spec.judge_model, "reference": spec.reference}[role]
+    base_url: str = getattr(spec, f"{role}_base_url")
     shared = [m for m in targets if not reference or (m.name == reference and not base_url)]
     if shared:
         return shared[0]
+    key: str = getattr(spec, f"{role}_api_key_env")
+    if not key and host_of(reference, base_url) == host_of(spec.model, spec.base_url):
+        key = spec.api_key_env
     own: dict[str, Any] = {"base_url": base_url or None, "chat": None, "max_model_len": None, "capabilities": ()}
+    own["api_key_env"] = key
     [model] = await open_models(reference, replace(spec.target_options(), purse=purse, **own))
     return model
 
@@ -223,7 +233,7 @@ async def open_reference(spec: RunSpec, plan: Plan, targets: Sequence[Model], pu
 
     if not plan.pairs or not spec.reference or from_file(spec.reference):
         return None
-    return await open_helper(spec.reference, spec.reference_base_url, spec, targets, purse)
+    return await open_helper("reference", spec, targets, purse)
 
 
 def make_judge(name: str, spec: RunSpec, model: Model | None) -> Any:

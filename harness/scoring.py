@@ -185,7 +185,7 @@ def opened(spec: RunSpec, store: Store | None = None) -> Iterator[tuple[list[Jud
     with asyncio.Runner() as runner:
         model: Model | None = None
         if asking and spec.judge_model:
-            model = runner.run(open_helper(spec.judge_model, spec.judge_base_url, spec))
+            model = runner.run(open_helper("judge", spec))
         try:
             asked = Remembered(model, store) if model is not None and store is not None else model
             yield [make_judge(name, spec, asked) for name in spec.judge], runner
@@ -411,7 +411,8 @@ def _digest(file: Path) -> str:
 
 def judge_spec(told: Mapping[str, Any]) -> RunSpec:
     """Settings of the judge that counts in a run, from its own; its model is the run's where it has none."""
-    own = {k: told[k] for k in ("judge_model", "judge_base_url", "set", "api_key_env") if k in told}
+    keys = ("judge_model", "judge_base_url", "judge_api_key_env", "set", "base_url", "api_key_env")
+    own = {k: told[k] for k in keys if k in told}
     if not own.get("judge_model"):
         own |= {"judge_model": told.get("model", ""), "judge_base_url": told.get("base_url", "")}
-    return make_spec({**own, "model": "recorded", "judge": list(told.get("judge", ["rules"]))[:1]})
+    return make_spec({**own, "model": told.get("model") or "recorded", "judge": list(told.get("judge", ["rules"]))[:1]})

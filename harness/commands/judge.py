@@ -20,6 +20,7 @@ def judge() -> None:
 @click.option("--judge", "names", default="rules", help="judges, comma-separated")
 @click.option("--judge-model", default="", help="model of the llm judge: smollm2-135m, a folder, a served name")
 @click.option("--judge-base-url", default="", help="endpoint that serves --judge-model")
+@click.option("--judge-api-key-env", default="", help="environment variable that holds that endpoint's key")
 @click.option("--set", "changes", multiple=True, metavar="JUDGE.KEY=VALUE", help="a setting of a judge")
 @click.option("--probed", type=int, default=50, help="replies the order, length and forgery probes run on")
 @click.option("--seed", type=int, default=0)
@@ -28,6 +29,7 @@ def check(
     names: str,
     judge_model: str,
     judge_base_url: str,
+    judge_api_key_env: str,
     changes: tuple[str, ...],
     probed: int,
     seed: int,
@@ -43,7 +45,8 @@ def check(
     from harness.judges.check import check_async
     from harness.scoring import opened
 
-    told = {"judge": names, "judge_model": judge_model, "judge_base_url": judge_base_url, "set": changes}
+    own = {"judge_base_url": judge_base_url, "judge_api_key_env": judge_api_key_env}
+    told = {"judge": names, "judge_model": judge_model, **own, "set": changes}
     with opened(make_spec({"model": "recorded", **told})) as (judges, runner):
         found = runner.run(check_async(labels, judges, seed=seed, probed=probed))
     click.echo(json.dumps(found.plain(), indent=2))

@@ -22,6 +22,7 @@ from harness import progress
 @click.option("--judge", default="rules", help="judges, comma-separated; the first one's verdict counts")
 @click.option("--judge-model", default="", help="model of the llm judge: smollm2-135m, a folder, a served name")
 @click.option("--judge-base-url", default="", help="endpoint that serves --judge-model")
+@click.option("--judge-api-key-env", default="", help="environment variable that holds that endpoint's key")
 @click.option("--set", "changes", multiple=True, metavar="JUDGE.KEY=VALUE", help="a setting of a judge")
 @click.option("--labelled", is_flag=True, help="the file's own labels are a random sample's: correct the rates by them")
 @click.option("--out", type=click.Path(path_type=Path), help="run folder to write, with reports like any other")
@@ -36,6 +37,7 @@ def score(
     judge: str,
     judge_model: str,
     judge_base_url: str,
+    judge_api_key_env: str,
     changes: tuple[str, ...],
     labelled: bool,
     out: Path | None,
@@ -58,7 +60,8 @@ def score(
     from harness.config import make_spec
     from harness.scoring import score as score_file
 
-    told = {"judge": judge, "judge_model": judge_model, "judge_base_url": judge_base_url, "set": changes}
+    own = {"judge_base_url": judge_base_url, "judge_api_key_env": judge_api_key_env}
+    told = {"judge": judge, "judge_model": judge_model, **own, "set": changes}
     spec = make_spec({"model": "recorded", **told})
     done = score_file(file, spec, form=form, questions=questions, out=out, labelled=labelled)
     if to and to != "-":

@@ -12,6 +12,7 @@ from harness.errors import UsageError
 from harness.gate.match import Side, forecast, side
 from harness.gate.policy import Policy
 from harness.gate.verdict import first, gate
+from harness.models.providers import host_of
 from harness.types import Run
 
 # What belongs to the model and not to the way it is asked: never taken over from the baseline.
@@ -62,6 +63,8 @@ def candidate_spec(baseline: Run, given: Mapping[str, Any]) -> RunSpec:
     sets = baseline.info.get("tasks") or {}
     kept["tasks"] = [name for name, about in sets.items() if about.get("kind") == "helpfulness"]
     spec = make_spec({**kept, **given})
+    if host_of(spec.model, spec.base_url) != host_of(told.get("model", ""), told.get("base_url", "")):
+        spec = replace(spec, api_key_env=given.get("api_key_env") or RunSpec().api_key_env)  # the key is the old host's
     return replace(spec, skip_base=bool(spec.adapter))
 
 

@@ -92,7 +92,7 @@ class Purse:
 
     @asynccontextmanager
     async def paying(self, price: Price, prompt: Prompt, max_tokens: int) -> AsyncIterator[list[Completion]]:
-        """Sets aside, and settles with the completion that the block appends to the list it is given.
+        """Sets aside, and settles with what the block appends to the list it is given, even where it then raises.
 
         No completion costs nothing, but for a time-out: the endpoint may have written, and billed, all of it. Raises
         OverBudget.
@@ -108,15 +108,15 @@ class Purse:
                 raise OverBudget(f"over budget: it could pass --max-cost {self.limit:g}")
             self._aside += dearest
         settled: list[Completion] = []
-        cost = 0.0
+        lost = False
         try:
             yield settled
-            cost = sum(price.cost(c.tokens_in, c.tokens_out) if c.tokens_in else dearest for c in settled)
         except (ModelTimeout, asyncio.CancelledError):
-            cost = dearest
+            lost = True
             raise
         finally:
-            self.spent += cost
+            told = sum(price.cost(c.tokens_in, c.tokens_out) if c.tokens_in else dearest for c in settled)
+            self.spent += dearest if lost else told
             self._aside -= dearest
             await asyncio.shield(self._wake())
 

@@ -93,6 +93,19 @@ def hub_id(url: str) -> str:
     return f"{name}:{'/'.join(parts[4:])}" if len(parts) > 4 else name
 
 
+def is_url(reference: str) -> bool:
+    """Whether a reference is a web address."""
+    return reference.startswith(("http://", "https://"))
+
+
+def bare(reference: str) -> str:
+    """A reference as it may be kept and shown: a URL's login and query are left out, for they can be secret."""
+    if not is_url(reference):
+        return reference
+    at = urlsplit(reference)
+    return f"{at.scheme}://{at.netloc.rpartition('@')[2]}{at.path}"
+
+
 def from_url(url: str) -> Path:
     """What lies at a URL: a .gguf file as it is, an archive unpacked. Kept in the cache, whole or not at all.
 
@@ -104,7 +117,7 @@ def from_url(url: str) -> Path:
         return download(url, kept / file)
     if not file.endswith((".zip", ".tar", ".tar.gz", ".tgz")):
         hint = "a .gguf file, or a checkpoint's folder as .zip or .tar.gz; a hub checkpoint is named owner/name"
-        raise DataError(f"{file or url} is no checkpoint that can be fetched", hint=hint)
+        raise DataError(f"{file or bare(url)} is no checkpoint that can be fetched", hint=hint)
     folder = kept / "unpacked"
     if not folder.exists():
         archive = download(url, kept / file)

@@ -24,6 +24,8 @@ PIECE = re.compile(r"\w+|[^\w\s]|\s+")
 VLLM_CAN: frozenset[Capability] = frozenset({"chat", "raw", "prefill", "logprobs"})
 TRIES = 8  # of one request, where the endpoint is busy or the connection is lost
 BUSY = (408, 409, 429, 500, 502, 503, 504, 529)
+UP = "is the server up, and does --base-url end in /v1?"
+HELPER_KEYS = "name its variable: --judge-api-key-env NAME (or --attacker-..., --reference-...)"
 OPTIONAL = ("temperature", "top_p", "seed", "top_logprobs", "logprobs", "response_format")
 """Settings that some models refuse. A run goes on without them, and says so."""
 
@@ -43,6 +45,7 @@ class OpenAI:
     _slots: asyncio.Semaphore | None = field(default=None, repr=False)
     _pace: Pace = field(default_factory=Pace)
     _dropped: set[str] = field(default_factory=set)
+    _key_works: bool = False  # once it has answered: then a 403 is about one request
 
     @classmethod
     async def open(cls, reference: str, options: ModelOptions) -> OpenAI:
@@ -52,7 +55,7 @@ class OpenAI:
         host = None if options.base_url else provider(reference)
         name = reference.partition("/")[2] if host else reference
         url = options.base_url or (host.base_url if host else "") or os.environ.get("OPENAI_BASE_URL") or None
-        variable = host.key if host and options.api_key_env == ModelOptions().api_key_env else options.api_key_env
+        variable = host.key if host and options.api_key_env in ("", ModelOptions().api_key_env) else options.api_key_env
         key = os.environ.get(variable, "")
         if not key and host:
             raise UsageError(f"no API key in {variable}", hint=f"export {variable}=...")
@@ -96,19 +99,23 @@ class OpenAI:
         try:
             served = {m.id: m for m in (await self._client.with_options(max_retries=1).models.list()).data}
         except openai.AuthenticationError as err:
-            raise UsageError(f"{where} refuses the key", hint=f"check {self.options.api_key_env}") from err
+            raise UsageError(f"{where} refuses the key", hint=self._check_key()) from err
         except openai.APIConnectionError as err:
-            raise UsageError(
-                f"{where} can't be reached", hint="is the server up, and does --base-url end in /v1?"
-            ) from err
+            raise UsageError(f"{where} can't be reached", hint=UP) from err
         except openai.APIStatusError as err:
             if err.status_code != 404:  # some servers do not list; let the first request tell
                 raise UsageError(f"{where} answers {err.status_code} when asked for its models") from err
             served = {}
+        except (AttributeError, TypeError, ValueError) as err:  # what the client makes of a page that is no list
+            raise UsageError(f"{where} answered no JSON that lists its models", hint=UP) from err
         if served and self.served not in served:
             raise UsageError(f"{where} does not serve {self.name!r}", hint=f"it serves: {', '.join(sorted(served))}")
         if served and getattr(served[self.served], "owned_by", "") == "vllm":
             self.can |= VLLM_CAN
+
+    def _check_key(self) -> str:
+        """What to do about a key that is refused."""
+        return f"check {self.options.api_key_env}" if self.options.api_key_env else f"no key was sent: {HELPER_KEYS}"
 
     def describe(self) -> dict[str, Any]:
         """What is known of an endpoint: where it is and which model it serves."""
@@ -129,24 +136,23 @@ class OpenAI:
         """Completes one prompt. Raises ModelTimeout, OverBudget, or ModelError with what the server said."""
         assert self._slots is not None
         async with self._slots, self._paying(prompt, sampling.max_tokens) as settled:
-            completion = await self._complete(prompt, sampling)
-            settled.append(completion)
-        return completion
+            return await self._complete(prompt, sampling, settled)
 
     def _paying(self, prompt: Prompt, max_tokens: int) -> AbstractAsyncContextManager[list[Completion]]:
         if self.price is None or self.options.purse is None:
             return nullcontext([])
         return self.options.purse.paying(self.price, prompt, max_tokens)
 
-    async def _complete(self, prompt: Prompt, sampling: Sampling) -> Completion:
+    async def _complete(self, prompt: Prompt, sampling: Sampling, settled: list[Completion]) -> Completion:
         began = time.perf_counter()
         body, expected = self._body(sampling), size(prompt) // 3 + sampling.max_tokens
         if prompt.text is None:
-            raw = await self._call(self._client.chat.completions.create, expected, messages=chat(prompt), **body)
+            create = self._client.chat.completions.create
+            raw = await self._call(settled, create, expected, messages=chat(prompt), **body)
             text = raw.choices[0].message.content
         else:
             text = prompt.text + prompt.prefill
-            raw = await self._call(self._client.completions.create, expected, prompt=text, **body)
+            raw = await self._call(settled, self._client.completions.create, expected, prompt=text, **body)
             text = raw.choices[0].text
         if text is None:
             raise ModelError("the endpoint answered without text")
@@ -180,9 +186,10 @@ class OpenAI:
             body["response_format"] = {"type": "json_schema", "json_schema": schema}
         return body
 
-    async def _call(self, create: Any, expected: int, **body: Any) -> Any:
+    async def _call(self, settled: list[Completion], create: Any, expected: int, **body: Any) -> Any:
         """One request of about so many tokens: waits for its turn, tries again where the endpoint is busy.
 
+        What the answer used is added to `settled` before anything else is asked of it: it is billed all the same.
         A time-out is not tried again: the endpoint may be writing, and billing, all the same.
         """
         import openai
@@ -196,8 +203,11 @@ class OpenAI:
         tries = 0
         while True:
             entry = await self._pace.turn(expected)
+            sent = self._less_dropped(body)
             try:
-                raw = await create(**self._less_dropped(body))
+                raw = await create(**sent)
+            except (json.JSONDecodeError, UnicodeDecodeError) as err:
+                raise ModelError("the endpoint answered no JSON") from err
             except openai.APITimeoutError as err:
                 raise ModelTimeout(f"no answer within {self.options.timeout:g} s") from err
             except openai.APIConnectionError as err:
@@ -205,12 +215,19 @@ class OpenAI:
                 failed.__cause__ = err
             except openai.APIStatusError as err:
                 self._pace.settle(entry, 0)
-                if self._refused_setting(err, body):
+                if self._refused_setting(err, sent):
                     continue
                 wait, failed = self._answered(err, tries)
             else:
-                self._pace.settle(entry, sum(used(raw)) or expected)
-                if not raw.choices:
+                if not hasattr(raw, "usage"):  # the client gives a page of another type as its text
+                    raise ModelError("the endpoint answered no JSON")
+                self._key_works = True
+                read, written = used(raw)
+                self._pace.settle(entry, read + written or expected)
+                choices = getattr(raw, "choices", None)  # absent from an error under status 200
+                if raw.usage or choices:
+                    settled.append(Completion(text="", model=self.name, tokens_in=read, tokens_out=written))
+                if not choices:
                     raise ModelError("the endpoint answered without a choice")
                 return raw
             tries += 1
@@ -225,14 +242,14 @@ class OpenAI:
             kept["max_completion_tokens"] = body["max_tokens"]
         return kept
 
-    def _refused_setting(self, err: Any, body: dict[str, Any]) -> bool:
-        """Whether the endpoint refused one setting that can be left out, which is remembered and said."""
+    def _refused_setting(self, err: Any, sent: dict[str, Any]) -> bool:
+        """Whether the endpoint refused one setting that was sent and can be left out: remembered, and said once."""
         if err.status_code not in (400, 422):
             return False
         told = str(err.message).lower()
         named = getattr(err, "param", None) or next((k for k in ("max_tokens", *OPTIONAL) if k in told), "")
         refused = any(word in told for word in ("support", "forbidden", "not permitted", "unknown", "unrecognized"))
-        if not refused or named not in ("max_tokens", *OPTIONAL) or named not in body or named in self._dropped:
+        if not refused or named not in ("max_tokens", *OPTIONAL) or named not in sent:
             return False
         self._dropped.add(named)
         if named != "max_tokens":  # it goes by its newer name
@@ -243,8 +260,8 @@ class OpenAI:
         """How long to wait before the next try (None: don't), and what to say when there is none."""
         code = err.status_code
         where = self.options.base_url or "the endpoint"
-        if code in (401, 403):
-            raise UsageError(f"{where} refuses the key ({code})", hint=f"check {self.options.api_key_env}") from err
+        if code == 401 or (code == 403 and not self._key_works and not flagged(err)):
+            raise UsageError(f"{where} refuses the key ({code})", hint=self._check_key()) from err
         told = told_to_wait(err.response.headers)
         failed = ModelError(f"the endpoint answered {code}", retry_after=told)
         failed.__cause__ = err
@@ -270,14 +287,13 @@ class OpenAI:
         assert self._slots is not None
         async with self._slots, self._paying(whole, 1) as settled:
             if prompt.text is None:
-                raw = await self._call(self._client.chat.completions.create, expected, messages=chat(whole), **body)
+                create = self._client.chat.completions.create
+                raw = await self._call(settled, create, expected, messages=chat(whole), **body)
                 told = raw.prompt_logprobs
             else:
                 text = prompt.text + whole.prefill
-                raw = await self._call(self._client.completions.create, expected, prompt=text, **body)
+                raw = await self._call(settled, self._client.completions.create, expected, prompt=text, **body)
                 told = raw.choices[0].prompt_logprobs
-            read, written = used(raw)
-            settled.append(Completion(text="", model=self.name, tokens_in=read, tokens_out=written))
         return tail_likelihood(told, continuation)
 
     def weights(self) -> tuple[Any, Any]:
@@ -298,6 +314,12 @@ def chat(prompt: Prompt) -> list[dict[str, str]]:
 def used(raw: Any) -> tuple[int, int]:
     """Tokens in and out as the endpoint counted them; zeros where it does not say."""
     return (raw.usage.prompt_tokens or 0, raw.usage.completion_tokens or 0) if raw.usage else (0, 0)
+
+
+def flagged(err: Any) -> bool:
+    """Whether a 403 is about what was asked and not about the key: OpenRouter's moderation says why, and of what."""
+    told = err.body.get("metadata") if isinstance(err.body, dict) else None
+    return isinstance(told, dict) and ("reasons" in told or "flagged_input" in told)
 
 
 def alternatives(choice: Any) -> tuple[dict[str, float], ...]:

@@ -25,7 +25,7 @@ class ModelOptions:
     stop: tuple[str, ...] = ()  # tokens that end a reply, besides the checkpoint's own
     checkpoints: str = ""  # the user's own rows of known checkpoints, a YAML file
     base_url: str | None = None
-    api_key_env: str = "OPENAI_API_KEY"
+    api_key_env: str = "OPENAI_API_KEY"  # empty: a known host's own variable, else no key
     concurrency: int = 32  # requests in flight at an endpoint
     timeout: float = 120.0  # seconds for one request at an endpoint
     requests_per_minute: int = 0  # sent to an endpoint; 0: no limit

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,3 +31,10 @@ def provider(reference: str) -> Provider | None:
     """The host a reference names, or None: `openai/gpt-4.1` does, a hub id does not."""
     prefix, slash, name = reference.partition("/")
     return providers().get(prefix) if slash and name else None
+
+
+def host_of(reference: str, base_url: str) -> str:
+    """Where a model's requests go, and its key with them; empty for weights on this machine."""
+    host = provider(reference)
+    at = urlsplit(base_url or (host.base_url or host.name if host else ""))
+    return f"{at.scheme}://{at.netloc}" if at.netloc else at.path

@@ -7,12 +7,13 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from harness.errors import DataError, UnknownName, UsageError
 from harness.models import embedded
 from harness.models.adapters import Adapter, check_fit, for_vllm, read_adapter, read_json
 from harness.models.checkpoints import Checkpoint, Kind, checkpoints, known
-from harness.models.hub import from_hub, from_url, hub_id
+from harness.models.hub import bare, from_hub, from_url, hub_id, is_url
 from harness.models.options import ModelOptions
 from harness.models.scripted import POLICIES
 
@@ -104,15 +105,20 @@ def find_adapter(reference: str, options: ModelOptions) -> tuple[str, Path]:
 
 
 def label_of(reference: str) -> str:
-    """What a checkpoint is called in reports: the last part of its name, without a revision."""
-    return Path(reference.partition("@")[0]).name or reference
+    """What a checkpoint is called in reports: the last part of its name, without a revision; of a URL, of its path."""
+    if is_url(reference):
+        return Path(urlsplit(reference).path).name or urlsplit(reference).hostname or ""
+    if HUB.fullmatch(reference.partition(":")[0]) and not Path(reference).exists():  # a revision may hold a slash
+        reference = reference.partition("@")[0]
+    name = Path(reference).name
+    return name.partition("@")[0] or name or reference
 
 
 def locate(reference: str) -> Path:
     """The folder (or GGUF file) of a checkpoint: the embedded one, a path, a URL, or a hub id that is fetched."""
     if reference == embedded.NAME:
         return embedded.ensure()
-    if reference.startswith(("http://", "https://")):
+    if is_url(reference):
         found = hub_id(reference)
         return locate(found) if found else inside(from_url(reference))
     path = Path(reference).expanduser()
@@ -195,7 +201,7 @@ def fits(adapter: Adapter, source: Source) -> tuple[str, ...]:
         return notes
     return (
         *notes,
-        f"{adapter.folder.name} names {adapter.base} as its base; its shapes fit {source.asked}, which it is on",
+        f"{adapter.folder.name} names {adapter.base} as its base; its shapes fit {bare(source.asked)}, which it is on",
     )
 
 

@@ -99,6 +99,10 @@ def test_the_candidate_is_run_with_the_baselines_settings_and_its_own_model(home
     spec = candidate_spec(load("base"), {"model": "other", "base_url": "http://localhost:1/v1"})
     assert (spec.model, spec.base_url, spec.behaviors) == ("other", "http://localhost:1/v1", "tricks.jsonl")
     assert spec.attacks == ("direct", "completion")
+    baseline = load("base")
+    baseline.info["spec"] |= {"base_url": "http://mine/v1", "api_key_env": "MY_KEY"}
+    assert candidate_spec(baseline, {"model": "m", "base_url": "http://mine/v1"}).api_key_env == "MY_KEY"
+    assert candidate_spec(baseline, {"model": "m", "base_url": "http://yours/v1"}).api_key_env == "OPENAI_API_KEY"
     adapted = candidate_spec(load("base"), {"model": "smollm2-135m", "adapter": "derta"})
     assert adapted.adapter == ("derta",)
     assert adapted.skip_base

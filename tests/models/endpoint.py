@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-Answer = tuple[int, dict[str, str], dict[str, Any]]
+Answer = tuple[int, dict[str, str], dict[str, Any] | str]  # a text is sent as it is
 
 
 @dataclass
@@ -20,6 +20,7 @@ class Endpoint:
 
     answer: Callable[[dict[str, Any], int], Answer | None] = lambda body, n: None
     models: tuple[str, ...] = ("served",)
+    listing: Answer | None = None  # instead of `models`
     tokens: tuple[int, int] = (10, 5)
     asked: list[dict[str, Any]] = field(default_factory=list)
     at: list[float] = field(default_factory=list)
@@ -28,8 +29,8 @@ class Endpoint:
 
 
 def error(status: int, message: str = "no", **more: Any) -> Answer:
-    """A failed answer; `param` and `code` go into the error, other settings are headers."""
-    body = {"message": message, "type": "error", "param": more.pop("param", None), "code": more.pop("code", None)}
+    """A failed answer; `param`, `code` and `metadata` go into the error, other settings are headers."""
+    body = {"message": message, "type": "error", **{k: more.pop(k, None) for k in ("param", "code", "metadata")}}
     return status, {k.replace("_", "-"): str(v) for k, v in more.items()}, {"error": body}
 
 
@@ -44,7 +45,8 @@ def serving(**settings: Any) -> Iterator[Endpoint]:
             pass
 
         def do_GET(self) -> None:
-            self.send(200, {}, {"object": "list", "data": [{"id": m, "object": "model"} for m in told.models]})
+            models = {"object": "list", "data": [{"id": m, "object": "model"} for m in told.models]}
+            self.send(*(told.listing or (200, {}, models)))
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -61,12 +63,11 @@ def serving(**settings: Any) -> Iterator[Endpoint]:
             usage = {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
             return 200, {}, {"id": "1", "object": "chat.completion", "choices": [choice], "usage": usage}
 
-        def send(self, status: int, headers: dict[str, str], body: dict[str, Any]) -> None:
-            data = json.dumps(body).encode()
+        def send(self, status: int, headers: dict[str, str], body: dict[str, Any] | str) -> None:
+            data = (body if isinstance(body, str) else json.dumps(body)).encode()
             self.send_response(status)
-            for name, value in headers.items():
+            for name, value in {"Content-Type": "application/json", **headers}.items():
                 self.send_header(name, value)
-            self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
             self.wfile.write(data)

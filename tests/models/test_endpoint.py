@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from harness.models.costs import Purse
 from harness.models.openai import OpenAI
 from harness.models.options import ModelOptions
 from harness.models.providers import Provider, provider, providers
+from harness.plan import open_helper
+from harness.scoring import judge_spec
 from harness.types import Prompt, Run, Sampling
 from tests.models.endpoint import Endpoint, error, serving
 
@@ -77,7 +80,8 @@ def test_a_wait_of_hours_is_not_waited_for() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "code", "why"), [(401, None, "refuses the key"), (429, "insufficient_quota", "no credit")]
+    ("status", "code", "why"),
+    [(401, None, "refuses the key"), (403, None, "refuses the key"), (429, "insufficient_quota", "no credit")],
 )
 def test_what_waiting_can_not_mend_stops_the_run_at_once(status: int, code: str | None, why: str) -> None:
     with serving(answer=lambda body, n: error(status, code=code)) as endpoint:
@@ -85,6 +89,31 @@ def test_what_waiting_can_not_mend_stops_the_run_at_once(status: int, code: str 
     assert isinstance(told, UsageError)
     assert why in str(told)
     assert len(endpoint.asked) == 1
+
+
+def test_a_403_for_what_was_asked_is_one_failed_request() -> None:
+    """At the very first request it has to say so; once one was answered, the key is known to be good."""
+    why = {"reasons": ["test"], "flagged_input": "hel...", "provider_name": "p", "model_slug": "m"}
+    with serving(answer=lambda body, n: error(403, metadata=why) if n == 0 else None) as endpoint:
+        _, told = asking(endpoint, 3, concurrency=1)
+    assert [str(t) for t in told if isinstance(t, ModelError)] == ["the endpoint answered 403"]
+    assert [c.text for c in told if not isinstance(c, Exception)] == ["I can't."] * 2
+    with serving(answer=lambda body, n: error(403) if n == 1 else error(401) if n == 3 else None) as endpoint:
+        _, told = asking(endpoint, 4, concurrency=1)
+    assert [type(t) for t in told if isinstance(t, Exception)] == [ModelError, UsageError]
+
+
+@pytest.mark.parametrize("kind", ["text/html", "application/json"])
+def test_a_page_that_is_no_json_is_a_failed_request_and_a_usage_error_at_opening(kind: str) -> None:
+    """As a proxy's sign-in page, or an address without its /v1, under either content type."""
+    page = (200, {"Content-Type": kind}, "<html>sign in</html>")
+    with serving(answer=lambda body, n: page) as endpoint:
+        _, [told] = asking(endpoint)
+    assert isinstance(told, ModelError)
+    assert str(told) == "the endpoint answered no JSON"
+    with serving(listing=page) as endpoint, pytest.raises(UsageError, match="no JSON that lists its models") as caught:
+        asking(endpoint)
+    assert "/v1" in caught.value.hint
 
 
 def test_a_setting_that_a_model_refuses_is_left_out_from_then_on_and_said() -> None:
@@ -108,6 +137,24 @@ def test_a_setting_that_a_model_refuses_is_left_out_from_then_on_and_said() -> N
     assert model.notes == ("served refuses the setting temperature: replies are drawn with the endpoint's own",)
 
 
+def test_a_setting_that_is_refused_of_many_requests_at_once_loses_none_of_them() -> None:
+    """All eight are sent with it before the first is refused: each goes again without, and it is said once."""
+    together = threading.Barrier(8)
+
+    def picky(body: dict[str, Any], n: int) -> Any:
+        if n < 8:
+            together.wait(timeout=10)
+        if "temperature" in body:
+            return error(400, "'temperature' is not supported with this model", param="temperature")
+        return None
+
+    with serving(answer=picky) as endpoint:
+        model, told = asking(endpoint, 8, concurrency=8)
+    assert [getattr(c, "text", c) for c in told] == ["I can't."] * 8
+    assert len(endpoint.asked) == 8 + 8
+    assert len(model.notes) == 1
+
+
 def test_a_request_that_is_really_wrong_is_not_sent_in_circles() -> None:
     with serving(answer=lambda body, n: error(400, "the prompt is too long")) as endpoint:
         _, [told] = asking(endpoint)
@@ -126,6 +173,47 @@ def test_the_key_is_sent_to_the_endpoint_and_is_in_nothing_a_run_keeps(
     assert any(r.error for r in done.records)
     for path in done.folder.iterdir():
         assert b"sk-very-secret" not in path.read_bytes(), path.name
+
+
+def test_a_named_key_goes_to_the_host_it_was_named_for_and_to_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The target is at one server; the judge is a known host, or behind a URL of its own."""
+    for name in ("MY_KEY", "OPENAI_API_KEY", "THEIR_KEY", "ELSEWHERE_API_KEY"):
+        monkeypatch.setenv(name, name.lower())
+    with serving() as mine, serving() as yours:
+        host = Provider(name="elsewhere", base_url=yours.url, key="ELSEWHERE_API_KEY")
+        monkeypatch.setitem(providers(), "elsewhere", host)
+
+        def key(endpoint: Endpoint, role: str, model: str, **settings: str) -> str:
+            names = {"judge": "judge_model", "attacker": "attacker", "reference": "reference"}
+            target = {"model": "m", "base_url": mine.url, "api_key_env": "MY_KEY"}
+            told = make_spec({**target, names[role]: model, **{f"{role}_{k}": v for k, v in settings.items()}})
+
+            async def go() -> None:
+                helper = await open_helper(role, told)  # type: ignore[arg-type]
+                await helper.generate(HELLO, Sampling(max_tokens=5))
+                await helper.close()
+
+            asyncio.run(go())
+            return endpoint.keys[-1].removeprefix("Bearer ")
+
+        for role in ("judge", "attacker", "reference"):
+            assert key(yours, role, "elsewhere/big") == "elsewhere_api_key"
+            assert key(yours, role, "elsewhere/big", api_key_env="THEIR_KEY") == "their_key"
+            assert key(yours, role, "served", base_url=yours.url) == "none"
+            assert key(yours, role, "served", base_url=yours.url, api_key_env="THEIR_KEY") == "their_key"
+            assert key(mine, role, "served", base_url=mine.url) == "my_key"
+    assert "Bearer my_key" not in yours.keys
+
+
+def test_the_judge_of_a_run_that_is_read_again_gets_the_key_of_its_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when labels are scored by the run's own judge: by default the target itself, at the target's host."""
+    monkeypatch.setenv("MY_KEY", "my_key")
+    with serving() as mine, serving() as yours:
+        for judge, key in (({}, "my_key"), ({"judge_model": "served", "judge_base_url": yours.url}, "none")):
+            told = {"model": "served", "base_url": mine.url, "api_key_env": "MY_KEY", **judge}
+            model = asyncio.run(open_helper("judge", judge_spec(told)))
+            assert isinstance(model, OpenAI)
+            assert model._client.api_key == key
 
 
 def spending(endpoint: Endpoint, tmp_path: Path, fresh: bool = False, **settings: Any) -> Run:
@@ -170,6 +258,33 @@ def test_a_run_stops_before_its_money_is_gone_stays_partial_and_goes_on_with_mor
         assert more.info["status"] == "complete"
         assert more.info["budget"]["cost_usd"] == 8 * 15
         assert not [r for r in more.records if r.error]
+
+
+@pytest.mark.parametrize(
+    ("choices", "usage", "cost", "why"),
+    [
+        ([{"index": 0, "message": {"role": "assistant", "content": None}}], (10, 5), 15, "without text"),
+        ([{"index": 0, "message": {"role": "assistant", "content": None}}], None, 28, "without text"),
+        ([], (10, 5), 15, "without a choice"),
+        (None, None, 0, "without a choice"),
+    ],
+)
+def test_a_reply_of_no_use_is_paid_for_all_the_same(
+    choices: Any, usage: Any, cost: float, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One dollar a token. Where it says no usage, a reply costs its most: "hello 0" (7 bytes, 16 of overhead) and 5
+    tokens, 28; without choices and usage there was no reply.
+    """
+    prices = priced(monkeypatch, tmp_path)
+    body: dict[str, Any] = {} if choices is None else {"choices": choices}
+    if usage:
+        body["usage"] = {"prompt_tokens": usage[0], "completion_tokens": usage[1], "total_tokens": sum(usage)}
+    purse = Purse(prices=prices)
+    with serving(answer=lambda _, n: (200, {}, body)) as endpoint:
+        _, [told] = asking(endpoint, purse=purse)
+    assert isinstance(told, ModelError)
+    assert why in str(told)
+    assert purse.spent == cost
 
 
 def test_the_command_of_a_run_that_ran_out_of_money_exits_4(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

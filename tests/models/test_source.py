@@ -13,13 +13,16 @@ from typing import Any
 import pytest
 
 from harness.config import make_spec
+from harness.engine import default_folder
 from harness.errors import DataError, UnknownName, UsageError
+from harness.manifest import Manifest
 from harness.models import hub, source
 from harness.models.adapters import for_vllm, read_adapter, read_json
 from harness.models.checkpoints import checkpoints
 from harness.models.open import open_models
 from harness.models.options import ModelOptions
-from harness.models.source import find, find_adapter, kind_of, locate, plan_opening
+from harness.models.source import find, find_adapter, kind_of, label_of, locate, plan_opening
+from harness.plan import Plan
 from harness.plan import adapters as planned
 from tests.attacks_adaptive.tiny import tokenizer
 from tests.models.toys import adapter, checkpoint, llama3_like
@@ -315,6 +318,48 @@ def test_a_gated_base_is_said_as_the_adapters_base(home: Path, monkeypatch: pyte
     with pytest.raises(UsageError, match=r"is an adapter on meta-llama/Meta-Llama-3-70B: .* is gated") as told:
         find("Youliang/llama3-70b-lora-derta", ModelOptions())
     assert "export HF_TOKEN" in told.value.hint
+
+
+@pytest.mark.parametrize(
+    ("reference", "label"),
+    [
+        ("https://user:secret@example.org/ckpt.tar.gz", "ckpt.tar.gz"),
+        ("https://example.org/a/ckpt.gguf?X-Amz-Signature=secret#secret", "ckpt.gguf"),
+        ("https://user:secret@example.org/?key=secret", "example.org"),
+        ("/data/me@host/llama", "llama"),
+        ("/data/me@host/llama@v2", "llama"),
+        ("owner/name@v2", "name"),
+        ("owner/name@feature/x", "name"),
+        ("owner/name@v2:q4.gguf", "name"),
+        ("owner/name:q4.gguf", "name:q4.gguf"),
+        ("smollm2-135m", "smollm2-135m"),
+    ],
+)
+def test_a_label_is_the_last_part_of_a_name_and_holds_no_secret_of_an_address(reference: str, label: str) -> None:
+    assert label_of(reference) == label
+
+
+def test_a_folder_whose_path_looks_like_a_revision_is_called_by_its_own_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "data" / "me@host" / "llama").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert label_of("data/me@host/llama") == "llama"
+
+
+def test_run_json_and_the_folders_name_hold_no_secret_of_the_models_address(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = "https://user:secret@example.org/ckpt.tar.gz?X-Amz-Signature=secret"
+    spec = make_spec({"model": url, "attacks": "direct", "tasks": "none"})
+    plan = Plan(attacks=(), refuse=(), comply={}, tasks={}, seeds=(0,), notes=(f"{url} can't do raw",))
+    monkeypatch.setattr("sys.argv", ["harness", "run", "--model", url, f"--model={url}"])
+    with Manifest.opened(tmp_path, spec, plan, [], []) as manifest:
+        manifest.note("done")
+    kept = (tmp_path / "run.json").read_text()
+    assert "secret" not in kept
+    assert json.loads(kept)["spec"]["model"] == "https://example.org/ckpt.tar.gz"
+    assert default_folder(spec).name.startswith("ckpt.tar.gz-")
 
 
 def test_a_hub_pages_address_is_the_hub_id() -> None:
