@@ -100,7 +100,9 @@ class Tree:
             if self.context.meter.exhausted or any(leaf.played.success for leaf in grown):
                 break
             kept = [leaf for leaf in grown if leaf.played.reply is not None]
-            kept.sort(key=lambda leaf: leaf.played.rank, reverse=True)
+            # What is not known promises nothing to grow on, unlike in the final pick; equal scores fall by lot.
+            self.context.rng(self.attack.name, self.behavior.id, "ties", depth).shuffle(kept)
+            kept.sort(key=lambda leaf: leaf.played.score or 0, reverse=True)
             leaves = kept[: self.attack.width] or leaves  # a level that came to nothing is grown again
         return rounds
 
