@@ -219,18 +219,23 @@ class Evolution:
         return seeds + await self.rephrased(sources, spares, 0)
 
     async def losses(self, generation: int, population: Sequence[str]) -> list[float]:
-        """The loss of each prompt: remembered from an earlier start, or scored now while no other search runs."""
-        kept = self.context.memo.get(f"{self.key}/{generation}")
+        """The loss of each prompt: remembered from an earlier start, or scored now while no other search runs.
+
+        An attacker that failed then and answers now writes other prompts: those are scored.
+        """
+        kept, prompts = self.context.memo.get(f"{self.key}/{generation}"), sha(list(population))
+        if kept is not None and json.loads(kept)[3:] != [prompts]:
+            kept = None
         async with turn():
             if self.fitness is None:
                 self.fitness = await asyncio.to_thread(self.open)
             if kept is None:
                 spent, began = self.fitness.model.spent, time.perf_counter()
                 losses = await asyncio.to_thread(self.fitness.losses, population)
-                note = [losses, self.fitness.model.spent - spent, time.perf_counter() - began]
+                note = [losses, self.fitness.model.spent - spent, time.perf_counter() - began, prompts]
                 kept = json.dumps(note)
                 self.context.memo.put(f"{self.key}/{generation}", kept)
-        losses, tokens, seconds = json.loads(kept)
+        losses, tokens, seconds, _ = json.loads(kept)
         self.fitness.known.update(zip(population, losses, strict=True))
         self.last = {"target_tokens": tokens, "seconds": seconds}
         for name, n in self.last.items():
