@@ -118,9 +118,18 @@ class AutoDan(Attack):
     sha256: str = ""
 
     def __post_init__(self) -> None:
-        check_count("size", self.size, least=2)
-        check_count("steps", self.steps, least=0)
-        check_count("sentences_every", self.sentences_every, least=1)
+        for name, least in (
+            ("size", 2),
+            ("steps", 0),
+            ("points", 1),
+            ("words", 0),
+            ("swaps", 0),
+            ("sentences_every", 1),
+        ):
+            check_count(name, getattr(self, name), least=least)
+        self.seeds()  # a missing file is said before anything is spent
+        if self.train:
+            load_scenes(self.train)
 
     def seeds(self) -> tuple[str, ...]:
         """The prompts evolution starts from; never changed."""

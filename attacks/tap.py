@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+from attacks.bundled import check_count
 from attacks.refine import (
     APPROACHES,
     FIRST,
@@ -61,6 +62,10 @@ class Tap(Attack):
     target_tokens: int = 150
     temperature: float = 1.0
     top_p: float = 0.9
+
+    def __post_init__(self) -> None:
+        for name in ("depth", "width", "branching", "tries", "memory", "attacker_tokens", "target_tokens"):
+            check_count(name, getattr(self, name), least=1)
 
     def budget(self) -> dict[str, int]:
         """The most calls one behavior can cost, by role, when no server asks to come back later."""
