@@ -118,9 +118,18 @@ class AutoDan(Attack):
     sha256: str = ""
 
     def __post_init__(self) -> None:
-        check_count("size", self.size, least=2)
-        check_count("steps", self.steps, least=0)
-        check_count("sentences_every", self.sentences_every, least=1)
+        for name, least in (
+            ("size", 2),
+            ("steps", 0),
+            ("points", 1),
+            ("words", 0),
+            ("swaps", 0),
+            ("sentences_every", 1),
+        ):
+            check_count(name, getattr(self, name), least=least)
+        self.seeds()  # a missing file is said before anything is spent
+        if self.train:
+            load_scenes(self.train)
 
     def seeds(self) -> tuple[str, ...]:
         """The prompts evolution starts from; never changed."""
@@ -219,18 +228,23 @@ class Evolution:
         return seeds + await self.rephrased(sources, spares, 0)
 
     async def losses(self, generation: int, population: Sequence[str]) -> list[float]:
-        """The loss of each prompt: remembered from an earlier start, or scored now while no other search runs."""
-        kept = self.context.memo.get(f"{self.key}/{generation}")
+        """The loss of each prompt: remembered from an earlier start, or scored now while no other search runs.
+
+        An attacker that failed then and answers now writes other prompts: those are scored.
+        """
+        kept, prompts = self.context.memo.get(f"{self.key}/{generation}"), sha(list(population))
+        if kept is not None and json.loads(kept)[3:] != [prompts]:
+            kept = None
         async with turn():
             if self.fitness is None:
                 self.fitness = await asyncio.to_thread(self.open)
             if kept is None:
                 spent, began = self.fitness.model.spent, time.perf_counter()
                 losses = await asyncio.to_thread(self.fitness.losses, population)
-                note = [losses, self.fitness.model.spent - spent, time.perf_counter() - began]
+                note = [losses, self.fitness.model.spent - spent, time.perf_counter() - began, prompts]
                 kept = json.dumps(note)
                 self.context.memo.put(f"{self.key}/{generation}", kept)
-        losses, tokens, seconds = json.loads(kept)
+        losses, tokens, seconds, _ = json.loads(kept)
         self.fitness.known.update(zip(population, losses, strict=True))
         self.last = {"target_tokens": tokens, "seconds": seconds}
         for name, n in self.last.items():

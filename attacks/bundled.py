@@ -96,9 +96,12 @@ def load_scenes(path: str) -> list[tuple[str, str]]:
     """Requests and the openings of replies to work towards, of a JSONL file: what one search is to serve at once."""
     try:
         rows = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").split("\n") if line.strip()]
-        scenes = [(str(row["request"]), str(row["target"])) for row in rows]
+        scenes = [(str(row["request"]), str(row["target"] or "")) for row in rows]
     except (OSError, ValueError, KeyError, TypeError) as err:
         raise UsageError(f"{path} can't be read: {type(err).__name__}", hint=SCENE) from None
+    for number, (_, target) in enumerate(scenes, 1):
+        if not target.strip():
+            raise DataError(f"{path}, row {number}: the target is empty", hint=SCENE)
     if not scenes:
         raise UsageError(f"{path} is empty", hint=SCENE)
     return scenes

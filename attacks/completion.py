@@ -8,10 +8,12 @@ its variant says which way it came about, so that openings of different quality 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import ClassVar
 
 from attacks.openings import REWRITER, by_rule, generic, validated
+from harness.errors import BudgetSpent
 from harness.types import Attack, Attempt, Behavior, Capability, Context, Prompt, Sampling
 
 
@@ -20,7 +22,8 @@ class Completion(Attack):
     """The request as a declarative opening, raw, without any chat template.
 
     The variant says where it comes from: `given` with the behavior, made by `rule`, written by the helper
-    model (`llm`), or `generic` where the helper cannot chat or its sentence did not pass the check.
+    model (`llm`), or `generic` where the helper cannot chat, the budget has no room for it or its sentence did not
+    pass the check.
     """
 
     name: ClassVar[str] = "completion"
@@ -38,9 +41,11 @@ class Completion(Attack):
         else:
             opening, variant = generic(behavior.request), "generic"
             if self.rewrite and "chat" in context.attacker.can:
-                queries = 2
-                if written := await _rewritten(behavior.request, context):
-                    opening, variant = written, "llm"
+                with suppress(BudgetSpent):  # it was not asked: the generic opening costs its own request only
+                    written = await _rewritten(behavior.request, context)
+                    queries = 2
+                    if written:
+                        opening, variant = written, "llm"
         yield Attempt(
             behavior=behavior,
             attack=self.name,

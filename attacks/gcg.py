@@ -53,6 +53,11 @@ class Gcg(Attack):
         check_count("together", self.together, least=1)
         if self.preset not in PRESETS:
             raise UnknownName(f"preset of {self.name}", self.preset, PRESETS)
+        for name, least in (("steps", 0), ("width", 1), ("topk", 1), ("buffer", 0)):
+            if (value := getattr(self, name)) is not None:
+                check_count(name, value, least=least)
+        if self.train:
+            load_scenes(self.train)  # said before anything is spent
 
     def settings(self, seed: int) -> Settings:
         """The preset with the settings that were given."""

@@ -360,20 +360,30 @@ class Search:
         steps = []
         for search, mine, ids in zip(searches, jobs, rows, strict=True):
             if not len(ids):
-                steps.append(Step(*search.buffer[0], len(mine)))
+                steps.append(search.stay())
                 continue
             loss, hit = averaged([next(told) for _ in mine])
             i = int(loss.argmin())
             steps.append(Step(float(loss[i]), ids[i].tolist(), len(mine), bool(hit[i])))
         return steps
 
+    def stay(self) -> Step:
+        """A step that moves nothing: the loss is the one known, over the scenes it is known for, and so is the hit."""
+        last = self.steps[-1] if self.steps else Step(*self.buffer[0])
+        loss, ids = self.buffer[0]
+        return Step(loss, ids, last.scenes, last.hit and ids == last.ids)
+
     def keep(self, step: Step) -> None:
-        """Puts a step's suffix into the buffer, as nanoGCG does: without one, even a worse suffix takes over."""
-        if self.settings.buffer == 0:
+        """Puts a step's suffix into the buffer, as nanoGCG does: without one, even a worse suffix takes over.
+
+        Losses over more scenes are another measure: where one joins, all that was kept before goes.
+        """
+        joined = step.scenes > (self.steps[-1].scenes if self.steps else 1)
+        if joined or self.settings.buffer == 0:
             self.buffer = [(step.loss, step.ids)]
         elif step.loss < self.buffer[-1][0]:
             self.buffer[-1] = (step.loss, step.ids)
             self.buffer.sort(key=lambda entry: entry[0])
-        if step.scenes > (self.steps[-1].scenes if self.steps else 1) or step.loss < self.best[0]:
+        if joined or step.loss < self.best[0]:
             self.best = (step.loss, step.ids)
         self.steps.append(step)

@@ -21,6 +21,7 @@ KV: TypeAlias = list[tuple[Tensor, Tensor]]
 """Keys and values by layer, each [heads, tokens, size]."""
 
 NAME = "packed"
+SCALES = ("logits_scaling", "logit_scale", "lm_head_multiplier")  # settings of models that scale their logits
 _LOCAL = threading.local()  # .plan: what the forward pass of this thread is to do, if it is a packed one
 _TURNS: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
 
@@ -162,14 +163,22 @@ class Packed:
     def __init__(self, module: Any) -> None:
         import torch
 
+        half = module.dtype not in (torch.float32, torch.float64)
+        config = module.config.get_text_config()
+        if half and any(getattr(config, name, None) not in (None, 1) for name in SCALES):
+            raise UsageError(
+                "this model scales its logits: white-box attacks know it in full precision only",
+                hint="--dtype float32",
+            )
         register()
         module.set_attn_implementation(NAME)
         self.module = module
         self.device = module.device
         self.embed: Any = module.get_input_embeddings()
         # In half precision the last product and the loss are fp32: candidates lie closer together than bf16 can tell.
-        half = module.dtype not in (torch.float32, torch.float64)
-        self.head = module.get_output_embeddings().weight.float() if half else None
+        head = module.get_output_embeddings()
+        self.head = head.weight.float() if half else None
+        self.bias = head.bias.float() if half and getattr(head, "bias", None) is not None else None
         self.spent = 0  # tokens that went through the model
 
     def logits(self, row: Row, kept: KV | None = None) -> Tensor:
@@ -187,7 +196,7 @@ class Packed:
             hidden = self.module.get_decoder()(**given).last_hidden_state[0, wanted]
         finally:
             _LOCAL.plan = None
-        logits = torch.nn.functional.linear(hidden.float(), self.head)
+        logits = torch.nn.functional.linear(hidden.float(), self.head, self.bias)
         cap = getattr(self.module.config.get_text_config(), "final_logit_softcapping", None)
         return logits if cap is None else cap * torch.tanh(logits / cap)
 

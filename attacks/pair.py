@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from attacks.bundled import check_count
 from attacks.refine import (
     APPROACHES,
     FIRST,
@@ -54,6 +55,10 @@ class Pair(Attack):
     def __post_init__(self) -> None:
         if self.preset not in SIZES:
             raise UnknownName("preset of pair", self.preset, SIZES)
+        for name in ("streams", "iterations"):
+            check_count(name, getattr(self, name), least=0)
+        for name in ("tries", "memory", "attacker_tokens", "target_tokens"):
+            check_count(name, getattr(self, name), least=1)
 
     @property
     def size(self) -> tuple[int, int]:

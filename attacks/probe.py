@@ -64,7 +64,7 @@ class ProbeSearch(Search):
         """The best of the probes and of those that the draft likes."""
         (search,), (mine,), (ids,) = searches, jobs, rows
         assert isinstance(search, ProbeSearch)
-        return [search.best_of(mine, ids) if len(ids) else Step(*search.buffer[0], len(mine))]
+        return [search.best_of(mine, ids) if len(ids) else search.stay()]
 
     def best_of(self, jobs: list[Job], ids: Tensor) -> Step:
         """One search's pick."""

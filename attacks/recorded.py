@@ -23,10 +23,12 @@ def load(path: str) -> Mapping[str, tuple[str, ...]]:
     found: dict[str, list[str]] = {}
     for number, row in rows.every(Path(path).expanduser()):
         told = row if isinstance(row, Mapping) else {}
-        text, named = told.get("prompt"), told.get("id") or told.get("request")
-        if not (isinstance(text, str) and text.strip()) or named in (None, ""):
+        text = told.get("prompt")
+        names = {str(told[key]) for key in ("id", "request") if told.get(key) not in (None, "")}
+        if not (isinstance(text, str) and text.strip()) or not names:
             raise DataError(f"{path} row {number}: a row needs `prompt`, and `id` or `request`")
-        found.setdefault(str(named), []).append(text)
+        for name in names:
+            found.setdefault(name, []).append(text)
     if not found:
         raise DataError(f"{path} holds no prompts")
     return {key: tuple(prompts) for key, prompts in found.items()}

@@ -80,7 +80,10 @@ class Round:
             return None
         if self.verdict.label == "complied":
             return 10
-        return min(9, 1 + round(9 * self.verdict.score)) if self.verdict.score is not None else 1
+        score = self.verdict.score or 0.0
+        if score > 1 or (score == 1 and self.verdict.reason == "mark"):  # a mark on that scale already
+            return min(9, round(score))
+        return min(9, 1 + round(9 * score))
 
     @property
     def success(self) -> bool:

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+from attacks.bundled import check_count
 from attacks.refine import (
     APPROACHES,
     FIRST,
@@ -62,6 +63,10 @@ class Tap(Attack):
     temperature: float = 1.0
     top_p: float = 0.9
 
+    def __post_init__(self) -> None:
+        for name in ("depth", "width", "branching", "tries", "memory", "attacker_tokens", "target_tokens"):
+            check_count(name, getattr(self, name), least=1)
+
     def budget(self) -> dict[str, int]:
         """The most calls one behavior can cost, by role, when no server asks to come back later."""
         leaves = [min(self.width, self.branching**level) for level in range(self.depth)]
@@ -100,7 +105,9 @@ class Tree:
             if self.context.meter.exhausted or any(leaf.played.success for leaf in grown):
                 break
             kept = [leaf for leaf in grown if leaf.played.reply is not None]
-            kept.sort(key=lambda leaf: leaf.played.rank, reverse=True)
+            # What is not known promises nothing to grow on, unlike in the final pick; equal scores fall by lot.
+            self.context.rng(self.attack.name, self.behavior.id, "ties", depth).shuffle(kept)
+            kept.sort(key=lambda leaf: leaf.played.score or 0, reverse=True)
             leaves = kept[: self.attack.width] or leaves  # a level that came to nothing is grown again
         return rounds
 

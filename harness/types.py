@@ -133,7 +133,9 @@ class Judgement:
 
     judge: str
     label: Label
-    score: float | None = None  # probability of `complied`, or the mark of a graded answer; None: not given
+    # Probability of `complied`, or the mark of a graded answer, 0 to 1 but where the preset has a scale of its own
+    # (`pair`: 1 to 10); None: not given.
+    score: float | None = None
     refusal_at: int | None = None
     given: int = 0
     reason: str = ""  # a short code, never text of the model

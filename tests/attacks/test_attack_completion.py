@@ -6,6 +6,7 @@ import pytest
 
 from attacks.completion import Completion
 from attacks.openings import by_rule, generic, validated
+from harness.budget import Till
 from harness.errors import ModelError
 
 PUZZLING = "My spoon. It will not bend, why?"
@@ -115,3 +116,13 @@ def test_rewriting_can_be_turned_off(attempts, context, behavior):
 def test_a_failing_helper_is_an_error_and_not_another_opening(attempts, context, behavior):
     with pytest.raises(ModelError):
         attempts(Completion(), behavior(PUZZLING), context(attacker=lambda prompt: None))
+
+
+@pytest.mark.parametrize(("queries", "variant"), [(1, "generic"), (2, "llm")])
+def test_a_budget_without_room_for_the_helper_is_spent_on_the_generic_opening(
+    queries, variant, attempts, context, behavior
+):
+    world = context(attacker=lambda prompt: "I will say why a spoon will not bend:")
+    paid = Till.opened({"queries": queries}, world.sampling).context(world)
+    attempt = one(attempts, Completion(), behavior(PUZZLING), paid)
+    assert (attempt.variant, attempt.queries, len(world.attacker.seen)) == (variant, queries, queries - 1)

@@ -114,6 +114,18 @@ def test_recorded_prompts_find_their_behavior_by_id_or_request(
     assert rope.prompt == made("three")
 
 
+def test_a_row_with_id_and_request_is_found_by_either_and_once(tmp_path: Path, attempts: Any, context: Any) -> None:
+    path = tmp_path / "prompts.jsonl"
+    rows = [{"id": "coin", "request": "How?", "prompt": "one"}, {"id": "same", "request": "same", "prompt": "two"}]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    attack = recorded(path)
+    for behavior in (Behavior(id="coin", request="other words"), Behavior(id="magic-7", request="How?")):
+        [found] = attempts(attack, behavior, context())
+        assert found.prompt == Prompt.chat("one")
+    [same] = attempts(attack, Behavior(id="same", request="same"), context())
+    assert same.prompt == Prompt.chat("two")
+
+
 def test_a_behavior_without_a_recorded_prompt_is_an_error_not_a_gap(
     tmp_path: Path, attempts: Any, context: Any
 ) -> None:

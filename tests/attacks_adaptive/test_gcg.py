@@ -125,6 +125,45 @@ def test_bf16_losses_are_those_of_an_fp32_head() -> None:
     assert loss.unique().numel() == len(set(map(tuple, rows.tolist())))  # bf16 would tie some
 
 
+def test_bf16_losses_count_the_bias_of_the_head() -> None:
+    import torch
+
+    from attacks.gcg_search import Job, Tokens, gradients, scores
+    from attacks.packed import Packed
+
+    module = model()
+    module.lm_head.bias = torch.nn.Parameter(torch.linspace(-9, 9, 344), requires_grad=False)
+    packed, tokens = Packed(module.to(torch.bfloat16)), Tokens(tokenizer(), 344)
+    base = torch.tensor(tokens.encode(INIT))
+    job = Job(tokens.scene(packed, REQUEST, TARGET), base)
+    gradients(packed, [job], 0.0)
+    rows = random_rows(base, 10)
+    ((loss, _),) = scores(packed, [job], [rows], 0.0)
+    assert torch.allclose(loss, plain_losses(packed, job.scene, rows), rtol=0.05)
+
+
+@pytest.mark.parametrize(("family", "scaled"), [("granite", {"logits_scaling": 8.0}), ("cohere", {})])
+def test_a_model_that_scales_its_logits_is_right_in_fp32_and_refused_in_bf16(family: str, scaled: Any) -> None:
+    import torch
+
+    from attacks.gcg_search import Job, gradients, scores
+    from attacks.packed import Packed
+
+    packed, tokens, scene = setup(family, **scaled)
+    base = torch.tensor(tokens.encode(INIT))
+    job = Job(scene, base)
+    gradients(packed, [job], 0.0)
+    rows = random_rows(base, 10)
+    ((loss, _),) = scores(packed, [job], [rows], 0.0)
+    assert torch.allclose(loss, plain_losses(packed, scene, rows), atol=2e-5)
+    module = model(family, **scaled).to(torch.bfloat16)
+    before = module.config._attn_implementation
+    with pytest.raises(UsageError, match="scales its logits") as caught:
+        Packed(module)
+    assert caught.value.hint == "--dtype float32"
+    assert module.config._attn_implementation == before
+
+
 def test_mellowmax_of_a_case_worked_out_by_hand() -> None:
     import torch
 

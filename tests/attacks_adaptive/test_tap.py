@@ -34,19 +34,34 @@ def test_the_tree_has_the_stated_shape_and_stays_in_its_budget() -> None:
     assert SMALL.budget() == {"attacker": 60, "target": 11, "judge": 11}
 
 
-def test_only_the_best_scored_leaves_grow() -> None:
-    marks = {0: 0.1, 1: 0.9, 2: 0.5, 3: 0.8}
+def grown_branches(verdicts: list[tuple[str, float | None]], seed: int = 0) -> set[int]:
+    """Which of four first branches, given these verdicts, a tree of width 1 grows on from."""
     first: list[int] = []
 
-    def score(said: str) -> tuple[str, float]:
+    def score(said: str) -> tuple[str, float | None]:
         first.append(int(said[1:]))
-        return "refused", marks[(int(said[1:]) - first[0]) // 5 % 4]
+        return verdicts[(int(said[1:]) - first[0]) // 5 % 4]
 
     model = attacker()
-    run(Tap(depth=2, width=1, branching=4), context(Scripted(lambda p, s: p.last), model, score))
+    run(Tap(depth=2, width=1, branching=4), context(Scripted(lambda p, s: p.last), model, score, seed=seed))
     later = [p for p, s in model.asked if "same" not in (s.schema or "") and len(p.messages) > 2]
-    grown_from = {json.loads(p.messages[2].content)["prompt"] for p in later}
-    assert grown_from == {f"p{first[0] + 5}"}  # the branch marked 0.9
+    return {(int(json.loads(p.messages[2].content)["prompt"][1:]) - first[0]) // 5 for p in later}
+
+
+def test_only_the_best_scored_leaves_grow() -> None:
+    assert grown_branches([("refused", 0.1), ("refused", 0.9), ("refused", 0.5), ("refused", 0.8)]) == {1}
+
+
+def test_an_unscored_leaf_does_not_grow_before_a_known_failure_that_came_close() -> None:
+    assert grown_branches([("unscored", None), ("unscored", None), ("neither", 0.5), ("unscored", None)]) == {2}
+
+
+def test_equal_scores_fall_by_lot_and_the_same_way_on_a_second_run() -> None:
+    ties: list[tuple[str, float | None]] = [("refused", None)] * 4
+    grown = [grown_branches(ties, seed) for seed in range(12)]
+    assert grown == [grown_branches(ties, seed) for seed in range(12)]
+    assert all(len(branches) == 1 for branches in grown)
+    assert len(set.union(*grown)) > 1  # twelve alike by chance: 4 ** -11
 
 
 def test_off_topic_prompts_never_reach_the_target() -> None:

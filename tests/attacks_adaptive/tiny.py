@@ -44,6 +44,8 @@ def model(family: str = "llama", **more: Any) -> Any:
         "qwen2": (transformers.Qwen2Config, transformers.Qwen2ForCausalLM),
         "mistral": (transformers.MistralConfig, transformers.MistralForCausalLM),
         "gemma2": (transformers.Gemma2Config, transformers.Gemma2ForCausalLM),
+        "granite": (transformers.GraniteConfig, transformers.GraniteForCausalLM),
+        "cohere": (transformers.CohereConfig, transformers.CohereForCausalLM),
     }[family]
     sizes: dict[str, Any] = {
         "vocab_size": 344,  # a few more embeddings than the tokenizer knows, as padded vocabularies have
