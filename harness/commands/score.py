@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from harness import progress
+from harness.commands.options import check_json
 
 
 @click.command()
@@ -58,6 +59,7 @@ def score(
     from harness.config import make_spec
     from harness.scoring import score as score_file
 
+    check_json(to)
     told = {"judge": judge, "judge_model": judge_model, "judge_base_url": judge_base_url, "set": changes}
     spec = make_spec({"model": "recorded", **told})
     done = score_file(file, spec, form=form, questions=questions, out=out, labelled=labelled)
