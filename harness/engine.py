@@ -244,6 +244,7 @@ class Work:
         """Every attempt of one case. What an attack raises is recorded, not raised: the others go on."""
         model = self.models[case.model]
         broken = failure(case, model.name)
+        self.store.put_behavior(case.behavior)
         if self.store.get(f"spent/{broken.key}"):
             return  # ended by its budget on an earlier start; which calls got the last of it was a matter of time
         sampling = self.spec.sampling(case.seed)

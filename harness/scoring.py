@@ -289,8 +289,10 @@ def _judged(
             continue
         record = next(new)
         if item.completion is not None:
-            request = item.attempt.behavior.request
-            store.put_recorded(record.key, item.attempt.prompt, item.completion, request, item.said)
+            behavior = item.attempt.behavior
+            if behavior.reference or behavior.opening:  # judges read more of it than the request
+                store.put_behavior(behavior)
+            store.put_recorded(record.key, item.attempt.prompt, item.completion, behavior.request, item.said)
         store.put_record(record)
         yield item, record
 
