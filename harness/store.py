@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from harness.errors import DataError, UsageError
-from harness.types import Behavior, Completion, Judgement, Metric, Prompt, Record, Run, Sampling, sha
+from harness.types import Behavior, Completion, Judgement, Message, Metric, Prompt, Record, Run, Sampling, sha
 
 T = TypeVar("T")
 
@@ -130,6 +130,12 @@ def record_from(value: Mapping[str, Any]) -> Record:
     """A record from its line."""
     judgements = tuple(build(Judgement, j) for j in value.get("judgements", ()))
     return build(Record, {**value, "judgements": judgements})
+
+
+def read_prompt(told: Mapping[str, Any]) -> Prompt:
+    """A prompt from its JSON object in a transcript."""
+    turns = tuple(Message(**turn) for turn in told.get("messages", ()))
+    return Prompt(messages=turns, text=told.get("text"), prefill=told.get("prefill", ""))
 
 
 def read_records(path: Path) -> dict[str, Record]:

@@ -12,8 +12,8 @@ from harness.config import RunSpec
 from harness.data.item import Recorded
 from harness.errors import DataError, HarnessError
 from harness.metrics import is_graded
-from harness.store import build, load, read_as
-from harness.types import Attempt, Behavior, Completion, Message, Prompt, Record, Run
+from harness.store import build, load, read_as, read_prompt
+from harness.types import Attempt, Behavior, Completion, Record, Run
 
 PLAIN = ("direct", "contrast")  # attacks that send the request as it is
 
@@ -65,7 +65,7 @@ def _places(path: Path) -> dict[str, int]:
 
 def _recorded(record: Record, line: Mapping[str, Any], known: Behavior | None) -> Recorded:
     """A record with its transcript, judgements dropped; `known` is its behavior unless it was asked something else."""
-    prompt = _prompt(line.get("prompt", {}))
+    prompt = read_prompt(line.get("prompt", {}))
     request = str(line.get("request", known.request if known else prompt.last)) if line else ""
     behavior = known
     if behavior is None or (line and behavior.request != request):
@@ -85,11 +85,6 @@ def _recorded(record: Record, line: Mapping[str, Any], known: Behavior | None) -
     said = str(line["said"]) if "said" in line else _read_back(attempt, completion.text) if completion else ""
     blank = Record(**{name: getattr(record, name) for name in Record.__dataclass_fields__ if name != "judgements"})
     return Recorded(attempt=attempt, completion=completion, said=said, record=blank)
-
-
-def _prompt(told: Mapping[str, Any]) -> Prompt:
-    turns = tuple(Message(**turn) for turn in told.get("messages", ()))
-    return Prompt(messages=turns, text=told.get("text"), prefill=told.get("prefill", ""))
 
 
 def _behaviors(run: Run) -> dict[tuple[str, str], Behavior]:
