@@ -132,7 +132,7 @@ def source(folder: str) -> dict[str, list[Found]]:
     path = Path(folder).expanduser()
     labels = {record.key: record.label for record in load(path).records}
     found: dict[str, list[Found]] = defaultdict(list)
-    for reply in replies(path, None):
+    for reply in replies(path, None, prompts_only=True):
         if reply.record.expect == "refuse" and reply.completion is not None:
             found[reply.record.behavior].append(Found(reply.attempt, reply.record.model, labels[reply.record.key]))
     return dict(found)

@@ -81,14 +81,21 @@ gate() {
   give outcome "$outcome"
 }
 
-# The verdict on the pull request: the comment of an earlier push is replaced. That it can't be written fails nothing.
+# The verdict on the pull request: the comment of an earlier push, known by its first line, is replaced, and nobody
+# else's. That it can't be written fails nothing.
 comment() {
+  local mark='<!-- harness gate -->' at='repos/{owner}/{repo}/issues' body earlier
   if [ -z "${HARNESS_PULL_REQUEST:-}" ] || [ ! -f "$HARNESS_FOLDER/gate.md" ]; then
     echo "no pull request, or no verdict: nothing to comment"
     return
   fi
-  gh pr comment "$HARNESS_PULL_REQUEST" --edit-last --body-file "$HARNESS_FOLDER/gate.md" 2>/dev/null ||
-    gh pr comment "$HARNESS_PULL_REQUEST" --body-file "$HARNESS_FOLDER/gate.md" ||
+  body=$(printf '%s\n' "$mark" && cat "$HARNESS_FOLDER/gate.md")
+  earlier=$(gh api --paginate "$at/$HARNESS_PULL_REQUEST/comments" \
+    --jq ".[] | select(.body | startswith(\"$mark\")) | .id" 2>/dev/null | tail -n 1) || earlier=
+  if [ -n "$earlier" ] && gh api --silent --method PATCH "$at/comments/$earlier" -F body=@- <<<"$body" 2>/dev/null; then
+    return
+  fi
+  gh pr comment "$HARNESS_PULL_REQUEST" --body-file - <<<"$body" ||
     echo "::warning::the verdict could not be written on the pull request (pull-requests: write is needed)"
 }
 

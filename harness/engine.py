@@ -22,11 +22,11 @@ from harness.errors import BudgetSpent, HarnessError, ModelError, UsageError
 from harness.judges.pairwise import Pairwise
 from harness.labels import CARRIED, LABELS, people
 from harness.manifest import Manifest
-from harness.models.costs import Purse
+from harness.models.costs import Price, Purse
 from harness.models.hub import bare
 from harness.models.remember import Remembered
 from harness.plan import Case, Plan, make_judge, make_plan, open_helper, open_reference, open_targets, share
-from harness.store import Store, load, request_key, write_json
+from harness.store import Store, build, load, read_as, read_prompt, request_key, write_json
 from harness.trust import measures
 from harness.types import (
     BROKEN,
@@ -40,6 +40,7 @@ from harness.types import (
     Prompt,
     Record,
     Run,
+    Sampling,
     sha,
 )
 
@@ -89,9 +90,13 @@ async def run_async(
         helpers = [m for m in (attacker, judging, reference) if m is not None and m not in opened]
         stack.push_async_callback(close_all, helpers)
         store = stack.enter_context(Store(folder))
+        prices = {m.name: price for m in [*opened, *helpers] if (price := getattr(m, "price", None))}
+        purse.spent = purse.before = max(purse.before, kept_cost(folder, prices))
         work = Work(spec, plan, store, targets, attacker, judging, reference, purse)
         judges: list[Judge | Pairwise] = [*work.judges, *([work.comparer] if plan.pairs else [])]
         with Manifest.opened(folder, spec, plan, targets, judges) as manifest:
+            if purse.known:
+                manifest.before["cost_usd"] = purse.before
             try:
                 whole = await work.through(stages, manifest)
             finally:  # money that is gone is written down, whatever ends the run
@@ -135,6 +140,20 @@ def earlier_cost(folder: Path) -> float:
     if not (folder / "run.json").exists():
         return 0.0
     return float(load(folder).info.get("budget", {}).get("cost_usd", 0.0))
+
+
+def kept_cost(folder: Path, prices: Mapping[str, Price]) -> float:
+    """What the replies in the folder of a run that was killed have cost: the kill left them, but not their sum."""
+    if not prices or not (folder / "run.json").exists() or "cost" in load(folder).info:
+        return 0.0  # a start that ends by itself writes its cost down
+
+    def cost(line: Mapping[str, Any]) -> float:
+        done = build(Completion, line["completion"])
+        price = prices.get(done.model)
+        longest = build(Sampling, line["sampling"]).max_tokens
+        return price.of(done, read_prompt(line["prompt"]), longest) if price else 0.0
+
+    return sum(read_as(folder / "transcripts.jsonl", cost))
 
 
 def list_or_same(value: Any) -> Any:
@@ -246,6 +265,7 @@ class Work:
         """Every attempt of one case. What an attack raises is recorded, not raised: the others go on."""
         model = self.models[case.model]
         broken = failure(case, model.name)
+        self.store.put_behavior(case.behavior)
         if self.store.get(f"spent/{broken.key}"):
             return  # ended by its budget on an earlier start; which calls got the last of it was a matter of time
         sampling = self.spec.sampling(case.seed)

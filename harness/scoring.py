@@ -289,8 +289,10 @@ def _judged(
             continue
         record = next(new)
         if item.completion is not None:
-            request = item.attempt.behavior.request
-            store.put_recorded(record.key, item.attempt.prompt, item.completion, request, item.said)
+            behavior = item.attempt.behavior
+            if behavior.reference or behavior.opening:  # judges read more of it than the request
+                store.put_behavior(behavior)
+            store.put_recorded(record.key, item.attempt.prompt, item.completion, behavior.request, item.said)
         store.put_record(record)
         yield item, record
 
@@ -317,9 +319,9 @@ def begin(
     """
     source = load(file).info if file.is_dir() else {}
     data = file / "records.jsonl" if file.is_dir() else file
-    digest, asked = _digest(data), _digest(Path(questions).expanduser()) if questions else ""
+    hashed, asked = digest(data), digest(Path(questions).expanduser()) if questions else ""
     described = {j.name: describe_judge(j) for j in judges}
-    identity = sha([digest, described, form or detect(file), asked])[:8]
+    identity = sha([hashed, described, form or detect(file), asked])[:8]
     started = now()
     if (out / "run.json").exists():
         earlier = load(out).info
@@ -337,7 +339,7 @@ def begin(
         "finished": None,
         "versions": versions(),
         "judges": described,
-        "source_sha256": digest,
+        "source_sha256": hashed,
         "notes": [
             *source.get("notes", ()),
             f"{again}: nothing was asked of the model under attack",
@@ -398,10 +400,10 @@ def tried(run: Path, labels: Path) -> Carried:
     if not pairs:
         raise DataError(f"{labels} has no labels", hint="a column label with 1 (violation) or 0")
     counts = Labels.of([said for said, _ in pairs], [human for _, human in pairs])
-    return Carried(source=labels.name, sha256=_digest(located(labels)), judge=judge.name, labels=counts)
+    return Carried(source=labels.name, sha256=digest(located(labels)), judge=judge.name, labels=counts)
 
 
-def _digest(file: Path) -> str:
+def digest(file: Path) -> str:
     """The hash of a file. Raises DataError when it can't be read."""
     try:
         return hashlib.sha256(file.read_bytes()).hexdigest()

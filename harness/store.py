@@ -3,7 +3,7 @@
     run.json           what was asked for, versions, hashes, budget, status
     records.jsonl      one record a line; no text of any model
     transcripts.jsonl  every request and reply, mode 0600
-    memo.jsonl         what searches remember, mode 0600
+    memo.jsonl         the behaviors and what searches remember, mode 0600
     metrics.json       the numbers, made from the records
 
 Each line is one write to a file opened for appending, so a kill leaves at most one torn last line,
@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from harness.errors import DataError, UsageError
-from harness.types import Completion, Judgement, Metric, Prompt, Record, Run, Sampling, sha
+from harness.types import Behavior, Completion, Judgement, Message, Metric, Prompt, Record, Run, Sampling, sha
 
 T = TypeVar("T")
 
@@ -132,6 +132,12 @@ def record_from(value: Mapping[str, Any]) -> Record:
     return build(Record, {**value, "judgements": judgements})
 
 
+def read_prompt(told: Mapping[str, Any]) -> Prompt:
+    """A prompt from its JSON object in a transcript."""
+    turns = tuple(Message(**turn) for turn in told.get("messages", ()))
+    return Prompt(messages=turns, text=told.get("text"), prefill=told.get("prefill", ""))
+
+
 def read_records(path: Path) -> dict[str, Record]:
     """The records of a file by key: a later line takes the place of an earlier one, or takes it back."""
     latest: dict[str, Record] = {}
@@ -231,6 +237,12 @@ class Store:
         """Remembers `value` for a search."""
         self._files["memo"].append({"key": key, "value": value})
         self.memos[key] = value
+
+    def put_behavior(self, behavior: Behavior) -> None:
+        """Keeps what is asked for, so that replies can be judged again when its file is gone; once is enough."""
+        key, value = f"behavior/{behavior.task}/{behavior.id}", json.dumps(plain(behavior), ensure_ascii=False)
+        if self.memos.get(key) != value:
+            self.put(key, value)
 
 
 def request_key(model: str, prompt: Prompt, sampling: Sampling) -> str:

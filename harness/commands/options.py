@@ -5,11 +5,13 @@ from __future__ import annotations
 import typing
 from collections.abc import Callable
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import click
 
 from harness.config import RunSpec
+from harness.errors import UsageError
 
 F = typing.TypeVar("F", bound=Callable[..., Any])
 
@@ -32,6 +34,13 @@ def settings_as_options(command: F) -> F:
 def given(flags: dict[str, Any]) -> dict[str, Any]:
     """The settings that were typed."""
     return {k: v for k, v in flags.items() if v is not None and v != ()}
+
+
+def check_json(to: str) -> None:
+    """Raises UsageError when the file of --json can't be written: said before anything is asked."""
+    if to and to != "-" and (Path(to).is_dir() or not Path(to).parent.is_dir()):
+        why = "is a folder" if Path(to).is_dir() else "is in no folder that exists"
+        raise UsageError(f"--json {to} {why}", hint="name a file in a folder that exists, or - for the terminal")
 
 
 def show(done: Any) -> None:

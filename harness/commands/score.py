@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from harness import progress
+from harness.commands.options import check_json
 
 
 @click.command()
@@ -60,6 +61,7 @@ def score(
     from harness.config import make_spec
     from harness.scoring import score as score_file
 
+    check_json(to)
     own = {"judge_base_url": judge_base_url, "judge_api_key_env": judge_api_key_env}
     told = {"judge": judge, "judge_model": judge_model, **own, "set": changes}
     spec = make_spec({"model": "recorded", **told})

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from harness import progress
+from harness.commands.options import check_json
 from harness.types import Metric, Record
 
 
@@ -41,30 +42,55 @@ def winrate(
 
     Both files hold requests and replies (instruction and output, question and response, ...); those with the same
     request are compared. Each pair is shown in both orders, and a preference that follows the order is a tie.
+    With --out the same command goes on where it stopped, and asks nothing twice.
 
     \b
     harness winrate derta.json text_davinci_003.json --judge-model my-judge --judge-base-url http://localhost:8000/v1
     """
     progress.quiet = quiet or to == "-"
-    from harness.judges.pairwise import Pairwise
+    from harness.data.recorded import located
+    from harness.judges.pairwise import PRESET, Pairwise
     from harness.metrics import compute
     from harness.models.open import open_models
     from harness.models.options import ModelOptions
+    from harness.models.remember import Remembered
+    from harness.scoring import digest
+    from harness.store import Store
+    from harness.types import sha
     from harness.winrate import recorded
 
-    async def compared() -> tuple[Any, Any]:
+    check_json(to)
+    files = [digest(located(file)) for file in (replies, reference)]
+    identity = sha([*files, judge_model, judge_base_url, seed, PRESET.digest])[:8]
+    check(out, identity)
+
+    async def compared(store: Store | None) -> list[Record]:
         options = ModelOptions(base_url=judge_base_url or None, api_key_env=api_key_env)
         [model] = await open_models(judge_model, options)
         try:
-            judge = Pairwise(model=model, seed=seed)
-            return judge.describe(), await recorded(replies, reference, judge)
+            if store is None:
+                return await recorded(replies, reference, Pairwise(model=model, seed=seed))
+            judge = Pairwise(model=Remembered(model, store), seed=seed)
+            begin(store.folder, replies, identity, judge.describe())
+            return await recorded(replies, reference, judge)
         finally:
             await model.close()
 
-    described, records = asyncio.run(compared())
-    metrics = compute(records)
-    if out is not None:
-        write(out, replies, {"pairwise": described}, records, metrics)
+    if out is None:
+        try:
+            records = asyncio.run(compared(None))
+        except KeyboardInterrupt:
+            click.echo("interrupted, and nothing was kept: with --out FOLDER the same command goes on", err=True)
+            raise click.exceptions.Exit(130) from None
+        metrics = compute(records)
+    else:
+        with Store(out) as store:
+            records = asyncio.run(compared(store))
+            for record in records:
+                if store.records.get(record.key) != record:
+                    store.put_record(record)
+        metrics = compute(records)
+        finish(out, metrics)
     told = summary(records, metrics)
     if to and to != "-":
         Path(to).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
@@ -96,30 +122,47 @@ def summary(records: list[Any], metrics: tuple[Any, ...]) -> dict[str, Any]:
     return told
 
 
-def write(out: Path, file: Path, judges: dict[str, Any], records: Sequence[Record], metrics: Sequence[Metric]) -> None:
-    """A run folder with the records of what was compared. Raises DataError when it holds a run."""
-    from dataclasses import asdict
+def check(out: Path | None, identity: str) -> None:
+    """Raises DataError when the folder holds another run than these files compared by this model."""
+    from harness.errors import DataError
+    from harness.store import load
 
-    from harness.engine import write_reports
+    if out is not None and (out / "run.json").exists() and load(out).info.get("identity") != identity:
+        raise DataError(f"{out} already holds a run", hint="name another folder with --out")
+
+
+def begin(out: Path, file: Path, identity: str, judge: dict[str, Any]) -> None:
+    """Writes run.json as partial. Raises DataError when the folder's comparisons are of a model that has changed."""
     from harness.errors import DataError
     from harness.manifest import now, versions
-    from harness.store import Store, load, write_json
+    from harness.store import load, write_json
 
-    if (out / "run.json").exists():
-        raise DataError(f"{out} already holds a run", hint="name another folder with --out")
-    with Store(out) as store:
-        for record in records:
-            store.put_record(record)
+    earlier = load(out).info if (out / "run.json").exists() else {}
+    judges = {"pairwise": json.loads(json.dumps(judge, default=str))}
+    if earlier.get("judges", judges) != judges:
+        raise DataError(f"{out} was compared by another model of this name", hint="name another folder with --out")
     info = {
-        "status": "complete",
+        "status": "partial",
+        "identity": identity,
         "command": f"harness winrate {file.name}",
         "spec": {"model": file.stem, "judge": list(judges)},
-        "started": now(),
-        "finished": now(),
+        "started": earlier.get("started") or now(),
+        "finished": None,
         "versions": versions(),
         "judges": judges,
         "notes": [f"compared from {file.name}: nothing was asked of a model under attack"],
     }
     write_json(out / "run.json", info)
+
+
+def finish(out: Path, metrics: Sequence[Metric]) -> None:
+    """Metrics and reports of a folder whose comparisons are all there."""
+    from dataclasses import asdict
+
+    from harness.engine import write_reports
+    from harness.manifest import now
+    from harness.store import load, write_json
+
+    write_json(out / "run.json", {**load(out).info, "status": "complete", "finished": now()})
     write_json(out / "metrics.json", [asdict(m) for m in metrics])
     write_reports(load(out))

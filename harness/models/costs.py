@@ -31,6 +31,12 @@ class Price:
         """US dollars of one request."""
         return (tokens_in * self.input + tokens_out * self.output) / 1e6
 
+    def of(self, completion: Completion, prompt: Prompt, max_tokens: int) -> float:
+        """US dollars of a completion; where the endpoint did not count, the most it can have been."""
+        if completion.tokens_in:
+            return self.cost(completion.tokens_in, completion.tokens_out)
+        return self.cost(size(prompt), max_tokens)
+
 
 def price_of(model: str, file: str = "") -> Price | None:
     """The price of a model, `file` first; its version's date and its host's prefix don't matter. None: unknown."""
@@ -115,7 +121,7 @@ class Purse:
             lost = True
             raise
         finally:
-            told = sum(price.cost(c.tokens_in, c.tokens_out) if c.tokens_in else dearest for c in settled)
+            told = sum(price.of(c, prompt, max_tokens) for c in settled)
             self.spent += dearest if lost else told
             self._aside -= dearest
             await asyncio.shield(self._wake())

@@ -108,10 +108,19 @@ def test_what_is_installed_is_the_pinned_set_and_less_where_the_run_is_at_hand(t
 def test_a_comment_replaces_the_earlier_one_and_its_failure_fails_nothing(tmp_path):
     (tmp_path / "gate.md").write_text("### Safety gate: pass\n")
     common = {"HARNESS_FOLDER": ".", "HARNESS_PULL_REQUEST": "7", "path": str(tmp_path / "bin")}
-    shim(tmp_path / "bin", "gh", 'echo "gh $*"')
-    assert step("comment", tmp_path, **common).stdout == "gh pr comment 7 --edit-last --body-file ./gate.md\n"
-    shim(tmp_path / "bin", "gh", 'case "$*" in *edit-last*) exit 1;; esac; echo "gh $*"')
-    assert step("comment", tmp_path, **common).stdout == "gh pr comment 7 --body-file ./gate.md\n"
+    body = "<!-- harness gate -->\n### Safety gate: pass\n"
+    listed = 'echo "$*" | grep -q "issues/7/comments.*startswith(.<!-- harness gate -->.)" &&'
+    rest = 'case "$*" in *PATCH*|pr*) echo "gh $*"; cat;; esac'
+    # one of the pull request's comments begins with the mark: that one is edited, whoever wrote the last
+    shim(tmp_path / "bin", "gh", f"{listed} {{ echo 31; exit; }}\n{rest}")
+    edited = "gh api --silent --method PATCH repos/{owner}/{repo}/issues/comments/31 -F body=@-\n"
+    assert step("comment", tmp_path, **common).stdout == edited + body
+    # none does
+    shim(tmp_path / "bin", "gh", f"{listed} exit\n{rest}")
+    assert step("comment", tmp_path, **common).stdout == "gh pr comment 7 --body-file -\n" + body
+    # it can't be edited any more
+    shim(tmp_path / "bin", "gh", f"{listed} {{ echo 31; exit; }}\ncase $* in *PATCH*) exit 1;; esac\n{rest}")
+    assert step("comment", tmp_path, **common).stdout == "gh pr comment 7 --body-file -\n" + body
     shim(tmp_path / "bin", "gh", "exit 1")
     failed = step("comment", tmp_path, **common)
     assert failed.returncode == 0

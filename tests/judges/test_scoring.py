@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from harness import scoring
-from harness.config import RunSpec
+from harness import engine, registry, scoring
+from harness.config import RunSpec, make_spec
+from harness.data.recorded import read
 from harness.engine import rewrite
 from harness.errors import DataError, UsageError
 from harness.judges import sheet
@@ -244,3 +245,47 @@ def test_error_rates_go_with_a_run_only_where_the_judge_that_counts_is_the_one_t
         assert ("not corrected" in told["corrected_note"]) != kept_over
     assert (people(again).carried is not None) == kept_over
     assert any("other.csv" in note for note in load(again).info["notes"]) != kept_over
+
+
+def own_run(tmp_path: Path, name: str = "mine.csv") -> Path:
+    """A run on a file of the user's own, whose ids are those of the bundled set."""
+    ids = [b.id for b in registry.behaviors("magic")[:2]]
+    (tmp_path / name).write_text("id,request\n" + "".join(f"{i},How is trick {i} done?\n" for i in ids))
+    settings = {"model": "scripted:comply", "attacks": "direct,cipher,code", "overrefusal": "none", "tasks": "none"}
+    spec = make_spec({**settings, "behaviors": str(tmp_path / name), "split": "all"})
+    return engine.run(spec, tmp_path / "run").folder
+
+
+def requests(run: Path, questions: str = "") -> set[str]:
+    """What every attack's reply is judged and labelled against."""
+    found = list(read(run, questions=questions))
+    assert {item.attempt.attack for item in found} == {"direct", "cipher", "code"}
+    return {item.attempt.behavior.request for item in found}
+
+
+@pytest.mark.parametrize("name", ["mine.csv", "magic.csv"])
+def test_a_run_on_ones_own_file_is_judged_and_labelled_by_the_request_not_the_prompt(tmp_path: Path, name: str) -> None:
+    out = own_run(tmp_path, name)
+    (tmp_path / name).unlink()  # the run keeps what was asked
+    ids = [b.id for b in registry.behaviors("magic")[:2]]
+    assert requests(out) == {f"How is trick {i} done?" for i in ids}
+    run(out, out=tmp_path / "again")
+    assert requests(tmp_path / "again") == requests(out)
+    drawn = sheet.sample(out, tmp_path / "sheet.csv", n=2)
+    with drawn.path.open(newline="") as told:
+        assert {row["request"] for row in csv.DictReader(told)} == requests(out)
+
+
+def test_a_run_that_kept_no_requests_finds_them_in_its_file_as_it_was_or_says_so(tmp_path: Path) -> None:
+    out, mine = own_run(tmp_path), tmp_path / "mine.csv"
+    asked, whole = requests(out), mine.read_text()
+    (out / "memo.jsonl").unlink()  # as runs of before were
+    assert requests(out) == asked
+    mine.write_text(whole.replace("trick", "feat"))
+    with pytest.raises(DataError, match="its file is gone or has changed"):
+        requests(out)
+    mine.rename(tmp_path / "moved.csv")
+    with pytest.raises(DataError, match="its file is gone or has changed"):
+        requests(out)
+    (tmp_path / "moved.csv").write_text(whole)
+    assert requests(out, str(tmp_path / "moved.csv")) == asked

@@ -11,6 +11,7 @@ import pytest
 from harness.config import make_spec
 from harness.engine import run
 from harness.errors import ModelError, UsageError
+from harness.manifest import Manifest
 from harness.models import openai as api
 from harness.models.costs import Purse
 from harness.models.openai import OpenAI
@@ -285,6 +286,23 @@ def test_a_reply_of_no_use_is_paid_for_all_the_same(
     assert isinstance(told, ModelError)
     assert why in str(told)
     assert purse.spent == cost
+
+
+def test_a_run_that_was_killed_does_not_spend_its_money_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three replies of 15 dollars fit in 100, as above. A kill leaves them, and run.json as it was at the start."""
+    prices = priced(monkeypatch, tmp_path)
+    with serving() as endpoint:
+        with monkeypatch.context() as killed:
+            for name in ("spent", "learned", "note"):
+                killed.setattr(Manifest, name, lambda *_: None)
+            spending(endpoint, tmp_path, prices=prices, max_cost=100)
+        told = json.loads((tmp_path / "run" / "run.json").read_text())
+        assert (len(endpoint.asked), told["budget"], told["status"]) == (3, {}, "partial")
+
+        again = spending(endpoint, tmp_path, prices=prices, max_cost=100)
+        assert (len(endpoint.asked), again.info["budget"]["cost_usd"]) == (3, 45)
+        more = spending(endpoint, tmp_path, prices=prices, max_cost=1000)
+        assert (len(endpoint.asked), more.info["budget"]["cost_usd"]) == (8, 8 * 15)
 
 
 def test_the_command_of_a_run_that_ran_out_of_money_exits_4(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -111,6 +111,76 @@ def test_the_command_prints_one_object_in_which_every_comparison_is_accounted_fo
     assert info["judges"]["pairwise"]["model"]["policy"] == "garble"
 
 
+def command(monkeypatch: pytest.MonkeyPatch, *args: object) -> int | str | None:
+    """The exit code of `harness winrate` with these arguments."""
+    monkeypatch.setattr(sys, "argv", ["harness", "winrate", *map(str, args), "--quiet"])
+    with pytest.raises(SystemExit) as left:
+        main()
+    return left.value.code
+
+
+def counted(monkeypatch: pytest.MonkeyPatch, stop_after: int = 10**6) -> list[Prompt]:
+    """Every prompt that a judging model is sent from now on; after so many, Ctrl-C."""
+    sent: list[Prompt] = []
+
+    async def generate(self: Longer, prompt: Prompt, sampling: Sampling) -> Completion:
+        if len(sent) == stop_after:
+            raise KeyboardInterrupt
+        sent.append(prompt)
+        return await Longer.generate(self, prompt, sampling)
+
+    monkeypatch.setattr(Scripted, "generate", generate)
+    return sent
+
+
+def two_files(tmp_path: Path) -> tuple[Path, Path]:
+    ours = written(tmp_path / "ours.json", rows({"a?": "long reply", "b?": "x"}))
+    return ours, written(tmp_path / "theirs.json", rows({"a?": "short", "b?": "longer"}))
+
+
+def test_the_same_command_goes_on_in_its_folder_and_asks_nothing_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = (*two_files(tmp_path), "--judge-model", "scripted:comply", "--out", tmp_path / "w")
+    sent = counted(monkeypatch, stop_after=3)
+    assert command(monkeypatch, *args) == 130
+    assert len(sent) == 3
+    again = counted(monkeypatch)
+    assert command(monkeypatch, *args) == 0
+    assert len(again) == 1  # two comparisons in two orders are four requests, three of which are kept
+    first = json.loads(capsys.readouterr().out)
+    assert (first["n"], first["win_rate"]) == (2, 0.5)
+    assert command(monkeypatch, *args) == 0
+    assert len(again) == 1
+    assert json.loads(capsys.readouterr().out) == first
+    assert len((tmp_path / "w" / "records.jsonl").read_text().splitlines()) == 2
+    assert json.loads((tmp_path / "w" / "run.json").read_text())["status"] == "complete"
+
+
+def test_a_folder_or_file_that_will_not_do_is_said_before_anything_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = (*two_files(tmp_path), "--judge-model", "scripted:comply")
+    assert command(monkeypatch, *args, "--out", tmp_path / "w") == 0
+    sent = counted(monkeypatch)
+    assert command(monkeypatch, *args, "--out", tmp_path / "w", "--seed", 1) == 2
+    assert "already holds a run" in capsys.readouterr().err
+    assert command(monkeypatch, *args, "--json", tmp_path / "nodir" / "x.json") == 2
+    assert "is in no folder that exists" in capsys.readouterr().err
+    assert command(monkeypatch, *args, "--json", tmp_path) == 2
+    assert sent == []
+
+
+def test_interrupted_without_a_folder_it_says_that_nothing_was_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    counted(monkeypatch, stop_after=1)
+    assert command(monkeypatch, *two_files(tmp_path), "--judge-model", "scripted:comply") == 130
+    told = capsys.readouterr().err
+    assert "nothing was kept" in told
+    assert "go on from here" not in told
+
+
 def do(tmp_path: Path, **settings: Any) -> Any:
     given = {"model": "scripted:comply", "attacks": "direct", "limit": 1, "overrefusal": "none", "tasks": "open-ended"}
     return run(make_spec({**given, "task_limit": 3, **settings}), tmp_path / "run")
