@@ -138,17 +138,20 @@ class RunSpec:
             capabilities=self.can,
         )
 
-    def options_of(self, plugin: str) -> dict[str, Any]:
-        """The settings given with `set` for one attack or judge. Raises UsageError for a malformed one."""
-        found: dict[str, Any] = {}
+    def settings(self) -> dict[str, dict[str, Any]]:
+        """The settings given with `set`, by the attack or judge they are for. Raises UsageError for a malformed one."""
+        found: dict[str, dict[str, Any]] = {}
         for item in self.set:
             name, dot, rest = item.partition(".")
             key, equals, value = rest.partition("=")
             if not (dot and equals and key):
                 raise UsageError(f"--set {item!r} is not of the form plugin.setting=value")
-            if name == plugin:
-                found[key] = value
+            found.setdefault(name, {})[key] = value
         return found
+
+    def options_of(self, plugin: str) -> dict[str, Any]:
+        """The settings given with `set` for one attack or judge. Raises UsageError for a malformed one."""
+        return self.settings().get(plugin, {})
 
     def subsets(self) -> dict[str, int]:
         """How many behaviors each attack named in `subset` is asked for. Raises UsageError for a malformed one."""

@@ -122,6 +122,10 @@ def make_plan(spec: RunSpec, models: Sequence[Model]) -> Plan:
     can = models[0].can
     notes = []
     attacks = []
+    known = {**registry.table("attack"), **registry.table("judge")}
+    for name in spec.settings():
+        if name not in known:
+            raise UnknownName("attack or judge in --set:", name, known)
     wanted = [name for given in spec.attacks for name in (ATTACKS if given == "all" else (given,))]
     if spec.from_run:
         wanted.append("replay")
@@ -135,6 +139,8 @@ def make_plan(spec: RunSpec, models: Sequence[Model]) -> Plan:
             raise UsageError(f"attack {name!r} needs {', '.join(sorted(lacking))}; {spec.model} can't", hint=hint)
         else:
             attacks.append(attack)
+    idle = spec.settings().keys() - {*wanted, *spec.judge}
+    notes += [f"--set {name}: no attack or judge of this run" for name in sorted(idle)]
     refuse = behaviors(spec.behaviors, spec)
     tasks, pairs, missing = load_tasks(spec, logprobs="logprobs" in can)
     about = {attack.name: attack.describe(refuse, can) for attack in attacks}

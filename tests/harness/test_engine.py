@@ -132,6 +132,8 @@ def test_an_attack_that_breaks_is_recorded_and_the_others_go_on(do: Do, monkeypa
         ({"tasks": "arithmetc"}, "did you mean 'arithmetic'"),
         ({"behaviors": "magik"}, "did you mean 'magic'"),
         ({"set": ["prefill.deepths=1"], "attacks": "prefill"}, "did you mean 'depths'"),
+        ({"set": ["prefil.depths=0,20"], "attacks": "prefill"}, "in --set: 'prefil'; did you mean 'prefill'"),
+        ({"set": ["rulez.x=1"], "attacks": "direct"}, "did you mean 'rules'"),
         ({"model": "openai/gpt-x"}, "no API key in OPENAI_API_KEY"),
         ({"model": "some-model", "base_url": "http://127.0.0.1:9/v1"}, "can't be reached"),
         ({"adapter": ["/nowhere"]}, "unknown adapter"),
@@ -143,6 +145,12 @@ def test_bad_input_is_one_clear_error(
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with pytest.raises((UnknownName, UsageError), match=why):
         do(settings.pop("model", "scripted:refuse"), **settings)
+
+
+def test_settings_of_what_is_not_in_this_run_are_noted_and_nothing_more(do: Do) -> None:
+    run = do("scripted:refuse", attacks="prefill", set=["code.families=python-stack", "prefill.depths=0"])
+    assert "--set code: no attack or judge of this run" in run.info["notes"]
+    assert not [note for note in run.info["notes"] if "prefill" in note]
 
 
 def test_an_attack_the_model_cannot_take_stops_the_run_unless_it_was_only_implied(
