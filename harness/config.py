@@ -246,6 +246,13 @@ def check(spec: RunSpec) -> RunSpec:
         raise UnknownName("split", spec.split, ("test", "dev", "all"))
     if spec.skip_base and not spec.adapter:
         raise UsageError("--skip-base leaves nothing to evaluate", hint="name an adapter with --adapter")
+    for name in ("judge_model", "attacker", "reference"):
+        url = name.removesuffix("_model") + "_base_url"
+        if getattr(spec, url) and not getattr(spec, name):
+            flag = "--" + name.replace("_", "-")
+            raise UsageError(
+                f"--{url.replace('_', '-')} without {flag} asks no model there", hint=f"add {flag} and the served name"
+            )
     spec.subsets()
     spec.part()
     if not spec.judge:

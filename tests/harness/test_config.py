@@ -32,6 +32,9 @@ def test_an_unknown_key_is_refused_with_the_nearest_one() -> None:
         ({"model": "m", "profile": "dmo"}, "did you mean 'demo'"),
         ({"model": "m", "judge": "none"}, "no judge"),
         ({"model": "m", "chat_template": "/nowhere"}, "No such file"),
+        ({"model": "m", "judge_base_url": "http://x/v1"}, "judge-base-url without --judge-model"),
+        ({"model": "m", "attacker_base_url": "http://x/v1"}, "attacker-base-url without --attacker"),
+        ({"model": "m", "reference_base_url": "http://x/v1"}, "reference-base-url without --reference"),
         ({"model": "m", "trust_remote_code": "perhaps"}, "neither true nor false"),
     ],
 )
