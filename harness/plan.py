@@ -15,7 +15,7 @@ from harness.models.costs import Purse
 from harness.models.libraries import hush
 from harness.models.open import open_models
 from harness.models.source import find_adapter
-from harness.types import Attack, Behavior, Model, sha
+from harness.types import Attack, Behavior, Expect, Model, sha
 
 T = TypeVar("T")
 
@@ -99,10 +99,13 @@ def chosen(found: Sequence[Behavior], number: int, seed: int) -> tuple[Behavior,
     return tuple(b for b in found if b in drawn)
 
 
-def behaviors(name: str, spec: RunSpec) -> tuple[Behavior, ...]:
-    """A set of behaviors, its split and limit applied: every category is drawn from in turn."""
+def behaviors(name: str, spec: RunSpec, expect: Expect = "refuse") -> tuple[Behavior, ...]:
+    """A set of behaviors, its split and limit applied: every category is drawn from in turn.
+
+    Rows of a file that don't say what is expected are as `expect`.
+    """
     split = None if spec.split == "all" else spec.split
-    found: tuple[Behavior, ...] = registry.behaviors(name, split=split)
+    found: tuple[Behavior, ...] = registry.behaviors(name, split=split, expect=expect)
     if not found:
         raise UsageError(f"{name!r} holds no behavior in split {spec.split!r}", hint="--split all")
     return spread(found, spec.limit) if spec.limit else found
@@ -143,13 +146,14 @@ def make_plan(spec: RunSpec, models: Sequence[Model]) -> Plan:
     notes += [f"--set {name}: no attack or judge of this run" for name in sorted(idle)]
     refuse = behaviors(spec.behaviors, spec)
     tasks, pairs, missing = load_tasks(spec, logprobs="logprobs" in can)
+    comply = {name: behaviors(name, spec, "comply") for name in spec.overrefusal}
     about = {attack.name: attack.describe(refuse, can) for attack in attacks}
     notes += [note for told in about.values() for note in told.pop("notes", ())]
     return Plan(
         attacks=tuple(attacks),
         about=about,
         refuse=refuse,
-        comply={name: behaviors(name, spec) for name in spec.overrefusal},
+        comply=comply,
         twins=spec.twins,
         tasks=tasks,
         seeds=tuple(range(spec.seed, spec.seed + spec.seeds)),
