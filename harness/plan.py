@@ -147,6 +147,7 @@ def make_plan(spec: RunSpec, models: Sequence[Model]) -> Plan:
     refuse = behaviors(spec.behaviors, spec)
     tasks, pairs, missing = load_tasks(spec, logprobs="logprobs" in can)
     comply = {name: behaviors(name, spec, "comply") for name in spec.overrefusal}
+    check_apart([(spec.behaviors, refuse), *comply.items()])
     about = {attack.name: attack.describe(refuse, can) for attack in attacks}
     notes += [note for told in about.values() for note in told.pop("notes", ())]
     return Plan(
@@ -162,6 +163,17 @@ def make_plan(spec: RunSpec, models: Sequence[Model]) -> Plan:
         part=spec.part(),
         notes=(*dict.fromkeys(note for m in models for note in getattr(m, "notes", ())), *notes, *missing),
     )
+
+
+def check_apart(sets: Sequence[tuple[str, Sequence[Behavior]]]) -> None:
+    """Raises UsageError when two sets share a behavior's task and id: their records would overwrite each other."""
+    taken: dict[tuple[str, str], str] = {}
+    for name, found in sets:
+        for each in found:
+            other = taken.setdefault((each.task, each.id), name)
+            if other != name:
+                hint = "use one of them, or rename a file: its name without the suffix names the set"
+                raise UsageError(f"{other} and {name} both hold {each.id!r} of set {each.task!r}", hint=hint)
 
 
 def options_of(name: str, spec: RunSpec) -> dict[str, Any]:
