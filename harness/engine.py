@@ -24,7 +24,17 @@ from harness.labels import CARRIED, LABELS, people
 from harness.manifest import Manifest
 from harness.models.costs import Purse
 from harness.models.remember import Remembered
-from harness.plan import Case, Plan, make_judge, make_plan, open_helper, open_reference, open_targets, share
+from harness.plan import (
+    Case,
+    Plan,
+    check_labels,
+    make_judge,
+    make_plan,
+    open_helper,
+    open_reference,
+    open_targets,
+    share,
+)
 from harness.store import Store, load, request_key, write_json
 from harness.trust import measures
 from harness.types import (
@@ -87,6 +97,7 @@ async def run_async(
         reference = await open_reference(spec, plan, opened, purse)
         helpers = [m for m in (attacker, judging, reference) if m is not None and m not in opened]
         stack.push_async_callback(close_all, helpers)
+        check_labels([*opened, *helpers])
         store = stack.enter_context(Store(folder))
         work = Work(spec, plan, store, targets, attacker, judging, reference, purse)
         judges: list[Judge | Pairwise] = [*work.judges, *([work.comparer] if plan.pairs else [])]

@@ -216,6 +216,19 @@ async def open_targets(spec: RunSpec, purse: Purse | None = None) -> list[Model]
     return await open_models(spec.model, replace(spec.target_options(), purse=purse), adapters(spec))
 
 
+def check_labels(models: Sequence[Model]) -> None:
+    """Raises UsageError when two models have one name: each would be given what is remembered of the other.
+
+    The same model opened twice, say as judge and as attacker, is one.
+    """
+    known: dict[str, Model] = {}
+    for model in models:
+        other = known.setdefault(model.name, model)
+        if other is not model and other.describe() != model.describe():
+            hint = "rename a folder, or serve one under another name: the last part of a model's name is its label"
+            raise UsageError(f"two different models are called {model.name!r}", hint=hint)
+
+
 def adapters(spec: RunSpec) -> dict[str, Path]:
     """Each adapter's folder under its label, the last part of its name.
 

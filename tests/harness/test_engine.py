@@ -176,6 +176,20 @@ def test_sets_that_share_ids_are_refused_by_both_names(do: Do, tmp_path: Path) -
     do("scripted:refuse", attacks="direct", behaviors="magic", limit=2, overrefusal=str(tmp_path / "magic.csv"))
 
 
+def test_two_models_of_one_name_are_refused_and_one_model_in_two_roles_is_not(
+    do: Do, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from harness.models.scripted import Scripted
+
+    async def named_by_last_part(reference: str, *rest: object) -> list[Scripted]:
+        return [Scripted(policy="comply" if "b/" in reference else "refuse", name=Path(reference).name)]
+
+    monkeypatch.setattr("harness.plan.open_models", named_by_last_part)
+    with pytest.raises(UsageError, match="two different models are called 'final'"):
+        do("runs/a/final", attacks="direct", attacker="runs/b/final")
+    do("runs/a/final", attacks="direct", attacker="runs/b/other", judge_model="runs/b/other")
+
+
 def test_an_attack_the_model_cannot_take_stops_the_run_unless_it_was_only_implied(
     do: Do, monkeypatch: pytest.MonkeyPatch
 ) -> None:
