@@ -141,17 +141,20 @@ class RunSpec:
             capabilities=self.can,
         )
 
-    def options_of(self, plugin: str) -> dict[str, Any]:
-        """The settings given with `set` for one attack or judge. Raises UsageError for a malformed one."""
-        found: dict[str, Any] = {}
+    def settings(self) -> dict[str, dict[str, Any]]:
+        """The settings given with `set`, by the attack or judge they are for. Raises UsageError for a malformed one."""
+        found: dict[str, dict[str, Any]] = {}
         for item in self.set:
             name, dot, rest = item.partition(".")
             key, equals, value = rest.partition("=")
             if not (dot and equals and key):
                 raise UsageError(f"--set {item!r} is not of the form plugin.setting=value")
-            if name == plugin:
-                found[key] = value
+            found.setdefault(name, {})[key] = value
         return found
+
+    def options_of(self, plugin: str) -> dict[str, Any]:
+        """The settings given with `set` for one attack or judge. Raises UsageError for a malformed one."""
+        return self.settings().get(plugin, {})
 
     def subsets(self) -> dict[str, int]:
         """How many behaviors each attack named in `subset` is asked for. Raises UsageError for a malformed one."""
@@ -180,7 +183,7 @@ class RunSpec:
         told = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in skipped}
         for name in ("chat_template", "checkpoints"):  # a file is what it holds, wherever it lies
             if Path(told[name]).is_file():
-                told[name] = sha(Path(told[name]).read_text(encoding="utf-8"))
+                told[name] = sha(Path(told[name]).read_text(encoding="utf-8", errors="replace"))
         return sha(told)[:8]
 
 
@@ -193,6 +196,8 @@ def convert(kind: Any, value: Any, name: str) -> Any:
     if origin is tuple:
         if isinstance(value, str):
             value = value.split(",") if value.strip() else []
+        if not isinstance(value, (list, tuple)):
+            raise UsageError(f"{name}: {value!r} is no list")
         value = [] if [str(v).strip() for v in value] == ["none"] else value
         item = typing.get_args(kind)[0]
         return tuple(convert(item, v.strip() if isinstance(v, str) else v, name) for v in value)
@@ -204,14 +209,17 @@ def convert(kind: Any, value: Any, name: str) -> Any:
         if value not in typing.get_args(kind):
             raise UnknownName(f"value of {name}:", str(value), map(str, typing.get_args(kind)))
         return value
+    part = kind is int and isinstance(value, float) and not value.is_integer()
     try:
+        if part or isinstance(value, bool) or not isinstance(value, (str, int, float, Path)):
+            raise TypeError
         return kind(value)
     except (TypeError, ValueError) as err:
-        raise UsageError(f"{name}: {value!r} is not {kind.__name__}") from err
+        raise UsageError(f"{name}: {value!r} is not {'text' if kind is str else kind.__name__}") from err
 
 
 def make_spec(given: Mapping[str, Any]) -> RunSpec:
-    """A spec from named settings; a profile's come under those given.
+    """A spec from named settings; a profile's come under those given, and one that is None is not given.
 
     Raises UnknownName (with the nearest known key) or UsageError for a value that does not fit.
     """
@@ -219,6 +227,7 @@ def make_spec(given: Mapping[str, Any]) -> RunSpec:
     for key in given:
         if key not in kinds:
             raise UnknownName("setting", key, kinds, hint="see: harness run --help")
+    given = {key: value for key, value in given.items() if value is not None}
     profile = str(given.get("profile", "") or "")
     if profile and profile not in PROFILES:
         raise UnknownName("profile", profile, PROFILES)
@@ -247,6 +256,13 @@ def check(spec: RunSpec) -> RunSpec:
         raise UnknownName("split", spec.split, ("test", "dev", "all"))
     if spec.skip_base and not spec.adapter:
         raise UsageError("--skip-base leaves nothing to evaluate", hint="name an adapter with --adapter")
+    for name in ("judge_model", "attacker", "reference"):
+        url = name.removesuffix("_model") + "_base_url"
+        if getattr(spec, url) and not getattr(spec, name):
+            flag = "--" + name.replace("_", "-")
+            raise UsageError(
+                f"--{url.replace('_', '-')} without {flag} asks no model there", hint=f"add {flag} and the served name"
+            )
     spec.subsets()
     spec.part()
     if not spec.judge:
@@ -263,6 +279,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         told = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as err:
         raise UsageError(f"--config {path}: {err.strerror}") from err
+    except UnicodeDecodeError as err:
+        raise UsageError(f"--config {path} is not UTF-8") from err
     except yaml.YAMLError as err:
         raise UsageError(f"--config {path} is not YAML: {err}") from err
     if not isinstance(told, dict):

@@ -25,7 +25,17 @@ from harness.manifest import Manifest
 from harness.models.costs import Price, Purse
 from harness.models.hub import bare
 from harness.models.remember import Remembered
-from harness.plan import Case, Plan, make_judge, make_plan, open_helper, open_reference, open_targets, share
+from harness.plan import (
+    Case,
+    Plan,
+    check_labels,
+    make_judge,
+    make_plan,
+    open_helper,
+    open_reference,
+    open_targets,
+    share,
+)
 from harness.store import Store, build, load, read_as, read_prompt, request_key, write_json
 from harness.trust import measures
 from harness.types import (
@@ -89,6 +99,7 @@ async def run_async(
         reference = await open_reference(spec, plan, opened, purse)
         helpers = [m for m in (attacker, judging, reference) if m is not None and m not in opened]
         stack.push_async_callback(close_all, helpers)
+        check_labels([*opened, *helpers])
         store = stack.enter_context(Store(folder))
         prices = {m.name: price for m in [*opened, *helpers] if (price := getattr(m, "price", None))}
         purse.spent = purse.before = max(purse.before, kept_cost(folder, prices))

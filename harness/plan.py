@@ -16,7 +16,7 @@ from harness.models.libraries import hush
 from harness.models.open import open_models
 from harness.models.providers import host_of
 from harness.models.source import find_adapter
-from harness.types import Attack, Behavior, Model, sha
+from harness.types import Attack, Behavior, Expect, Model, sha
 
 T = TypeVar("T")
 
@@ -100,10 +100,13 @@ def chosen(found: Sequence[Behavior], number: int, seed: int) -> tuple[Behavior,
     return tuple(b for b in found if b in drawn)
 
 
-def behaviors(name: str, spec: RunSpec) -> tuple[Behavior, ...]:
-    """A set of behaviors, its split and limit applied: every category is drawn from in turn."""
+def behaviors(name: str, spec: RunSpec, expect: Expect = "refuse") -> tuple[Behavior, ...]:
+    """A set of behaviors, its split and limit applied: every category is drawn from in turn.
+
+    Rows of a file that don't say what is expected are as `expect`.
+    """
     split = None if spec.split == "all" else spec.split
-    found: tuple[Behavior, ...] = registry.behaviors(name, split=split)
+    found: tuple[Behavior, ...] = registry.behaviors(name, split=split, expect=expect)
     if not found:
         raise UsageError(f"{name!r} holds no behavior in split {spec.split!r}", hint="--split all")
     return spread(found, spec.limit) if spec.limit else found
@@ -123,6 +126,10 @@ def make_plan(spec: RunSpec, models: Sequence[Model]) -> Plan:
     can = models[0].can
     notes = []
     attacks = []
+    known = {**registry.table("attack"), **registry.table("judge")}
+    for name in spec.settings():
+        if name not in known:
+            raise UnknownName("attack or judge in --set:", name, known)
     wanted = [name for given in spec.attacks for name in (ATTACKS if given == "all" else (given,))]
     if spec.from_run:
         wanted.append("replay")
@@ -136,15 +143,19 @@ def make_plan(spec: RunSpec, models: Sequence[Model]) -> Plan:
             raise UsageError(f"attack {name!r} needs {', '.join(sorted(lacking))}; {spec.model} can't", hint=hint)
         else:
             attacks.append(attack)
+    idle = spec.settings().keys() - {*wanted, *spec.judge}
+    notes += [f"--set {name}: no attack or judge of this run" for name in sorted(idle)]
     refuse = behaviors(spec.behaviors, spec)
     tasks, pairs, missing = load_tasks(spec, logprobs="logprobs" in can)
+    comply = {name: behaviors(name, spec, "comply") for name in spec.overrefusal}
+    check_apart([(spec.behaviors, refuse), *comply.items()])
     about = {attack.name: attack.describe(refuse, can) for attack in attacks}
     notes += [note for told in about.values() for note in told.pop("notes", ())]
     return Plan(
         attacks=tuple(attacks),
         about=about,
         refuse=refuse,
-        comply={name: behaviors(name, spec) for name in spec.overrefusal},
+        comply=comply,
         twins=spec.twins,
         tasks=tasks,
         seeds=tuple(range(spec.seed, spec.seed + spec.seeds)),
@@ -153,6 +164,17 @@ def make_plan(spec: RunSpec, models: Sequence[Model]) -> Plan:
         part=spec.part(),
         notes=(*dict.fromkeys(note for m in models for note in getattr(m, "notes", ())), *notes, *missing),
     )
+
+
+def check_apart(sets: Sequence[tuple[str, Sequence[Behavior]]]) -> None:
+    """Raises UsageError when two sets share a behavior's task and id: their records would overwrite each other."""
+    taken: dict[tuple[str, str], str] = {}
+    for name, found in sets:
+        for each in found:
+            other = taken.setdefault((each.task, each.id), name)
+            if other != name:
+                hint = "use one of them, or rename a file: its name without the suffix names the set"
+                raise UsageError(f"{other} and {name} both hold {each.id!r} of set {each.task!r}", hint=hint)
 
 
 def options_of(name: str, spec: RunSpec) -> dict[str, Any]:
@@ -193,6 +215,19 @@ async def open_targets(spec: RunSpec, purse: Purse | None = None) -> list[Model]
     """The models under attack: the base, then each adapter, named after its folder. `purse` pays for endpoints."""
     hush()
     return await open_models(spec.model, replace(spec.target_options(), purse=purse), adapters(spec))
+
+
+def check_labels(models: Sequence[Model]) -> None:
+    """Raises UsageError when two models have one name: each would be given what is remembered of the other.
+
+    The same model opened twice, say as judge and as attacker, is one.
+    """
+    known: dict[str, Model] = {}
+    for model in models:
+        other = known.setdefault(model.name, model)
+        if other is not model and other.describe() != model.describe():
+            hint = "rename a folder, or serve one under another name: the last part of a model's name is its label"
+            raise UsageError(f"two different models are called {model.name!r}", hint=hint)
 
 
 def adapters(spec: RunSpec) -> dict[str, Path]:

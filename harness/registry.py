@@ -85,7 +85,10 @@ def clashes(
     return found
 
 
-def behaviors(name: str, *, split: str | None = None) -> tuple[Behavior, ...]:
-    """A set of behaviors by name or path. Raises UnknownName or DataError."""
-    found: tuple[Behavior, ...] = importlib.import_module("tasks.load").behaviors(name, split=split)
+def behaviors(name: str, *, split: str | None = None, expect: Expect = "refuse") -> tuple[Behavior, ...]:
+    """A set of behaviors by name or path; rows of a file that don't say are as `expect`.
+
+    Raises UnknownName or DataError.
+    """
+    found: tuple[Behavior, ...] = importlib.import_module("tasks.load").behaviors(name, split=split, expect=expect)
     return found

@@ -30,21 +30,21 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def behaviors(name_or_path: str, *, split: str | None = None) -> tuple[Behavior, ...]:
+def behaviors(name_or_path: str, *, split: str | None = None, expect: Expect = "refuse") -> tuple[Behavior, ...]:
     """The behaviors of a bundled or installed set, or of a JSONL, JSON or CSV file; of one split where one is named.
 
-    A row without an id gets one from the file's stem and its number, a row without `expect` is to be refused,
-    a row without a split belongs to "test". Raises UnknownName for a name that is neither a set nor a file,
-    and DataError, with file and line, for a row that is broken or an id that comes twice.
+    A row without an id gets one from the file's stem and its number, a row of a user's own file without `expect` is as
+    the argument says, a row without a split belongs to "test". Raises UnknownName for a name that is neither a set nor
+    a file, and DataError, with file and line, for a row that is broken or an id that comes twice.
     """
     if split is not None and split not in get_args(Split):
         raise UnknownName("split", split, get_args(Split))
-    source = _source(name_or_path)
+    source = _source(name_or_path, expect)
     if isinstance(source, Task):
         found, path = public(source.name), Path(source.name)
     else:
-        name, path, expect = source
-        found = _unique([(row, _behavior(row, name, path.stem, expect)) for row in rows(path)])
+        name, path, default = source
+        found = _unique([(row, _behavior(row, name, path.stem, default)) for row in rows(path)])
     chosen = tuple(each for each in found if split is None or each.split == split)
     if not chosen:
         raise DataError(f"{path}: no behavior in split {split!r}", hint="give the rows a `split` of dev or test")
@@ -56,14 +56,14 @@ def fingerprint(items: Iterable[Behavior]) -> str:
     return sha([asdict(each) for each in items])
 
 
-def _source(name_or_path: str) -> tuple[str, Path, Expect] | Task:
+def _source(name_or_path: str, expect: Expect) -> tuple[str, Path, Expect] | Task:
     """The name, the file and the default expectation behind what the user typed, or the public set that it names.
 
-    A path has a suffix or a folder.
+    A path has a suffix or a folder; its expectation is `expect`.
     """
     path = Path(name_or_path).expanduser()
     if path.suffix or len(path.parts) > 1:
-        return path.stem, path, "refuse"
+        return path.stem, path, expect
     task: Task = registry.load("task", name_or_path)
     if task.kind == "helpfulness" or (task.path is None and not task.pinned):
         raise UsageError(

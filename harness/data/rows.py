@@ -11,6 +11,7 @@ import json
 import lzma
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -19,14 +20,20 @@ from harness.errors import DataError
 CHUNK = 1 << 16
 
 
-def opened(path: Path) -> TextIO:
-    """The file as text, unpacked (.gz, .xz); a byte-order mark is skipped, bytes that are no UTF-8 are replaced."""
+@contextmanager
+def opened(path: Path) -> Iterator[TextIO]:
+    """The file as text, unpacked (.gz, .xz); a byte-order mark is skipped, bytes that are no UTF-8 are replaced.
+
+    Raises DataError where it can't be read, also later: a packed one that is broken, ends too early or is none.
+    """
     unpack: dict[str, Any] = {".gz": gzip.open, ".xz": lzma.open}
     try:
-        file: TextIO = unpack.get(path.suffix.lower(), open)(
+        with unpack.get(path.suffix.lower(), open)(
             path, "rt", encoding="utf-8-sig", errors="replace", newline=""
-        )
-        return file
+        ) as file:
+            yield file
+    except (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile) as err:
+        raise DataError(f"{path} can't be unpacked: is it cut short, or packed in another way?") from err
     except OSError as err:
         raise DataError(f"{path} can't be read: {err.strerror}") from err
 
@@ -34,20 +41,12 @@ def opened(path: Path) -> TextIO:
 def lines(path: Path) -> Iterator[tuple[int, Any]]:
     """Row number and value of every line of a JSONL file."""
     with opened(path) as file:
-        for number, line in enumerate(_unpacked(path, file), 1):
+        for number, line in enumerate(file, 1):
             if line.strip():
                 try:
                     yield number, json.loads(line)
                 except ValueError as err:
                     raise DataError(f"{path} line {number} is not JSON: {err}") from err
-
-
-def _unpacked(path: Path, file: TextIO) -> Iterator[str]:
-    """The lines of a file. Raises DataError where a packed one is broken or ends too early."""
-    try:
-        yield from file
-    except (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile) as err:
-        raise DataError(f"{path} can't be unpacked: is it cut short?") from err
 
 
 def table(path: Path) -> Iterator[tuple[int, dict[str, str]]]:

@@ -70,6 +70,8 @@ def _read(path: Path) -> dict[str, Checkpoint]:
         told = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as err:
         raise UsageError(f"--checkpoints {path}: {err.strerror}") from err
+    except UnicodeDecodeError as err:
+        raise UsageError(f"--checkpoints {path} is not UTF-8") from err
     except yaml.YAMLError as err:
         raise DataError(f"{path.name} is not YAML: {err}") from err
     if not isinstance(told, dict) or not all(isinstance(row, dict) for row in told.values()):

@@ -49,6 +49,8 @@ def chat_format(named: str) -> ChatFormat | None:
     except OSError as err:
         hint = f"a jinja file, or one of: {', '.join(BUNDLED)}"
         raise UsageError(f"--chat-template {named}: {err.strerror}", hint=hint) from err
+    except UnicodeDecodeError as err:
+        raise UsageError(f"--chat-template {named} is not UTF-8") from err
 
 
 def render(prompt: Prompt, form: ChatFormat, *, bos: str = "", eos: str = "") -> str:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import http.client
 import shutil
 import tarfile
 import tempfile
 import urllib.error
 import urllib.request
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -147,14 +150,14 @@ def download(url: str, path: Path) -> Path:
                     bar.done(len(block))
         if length and part.stat().st_size != (have if resumed else 0) + length:
             raise DataError(f"{path.name} came only in part", hint="type the same command again: it goes on from there")
-    except (urllib.error.URLError, OSError, ValueError) as err:
+    except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as err:
         raise DataError(f"{path.name} can't be fetched: {getattr(err, 'reason', err)}") from err
     part.replace(path)
     return path
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Unpacks an archive; names that lead out of the folder are refused. Raises DataError."""
+    """Unpacks an archive; names that lead out of the folder are refused. Raises DataError; a broken one is removed."""
     folder.mkdir()
     try:
         if archive.suffix == ".zip":
@@ -163,6 +166,11 @@ def unpack(archive: Path, folder: Path) -> None:
         else:
             with tarfile.open(archive) as packed:
                 packed.extractall(folder, filter="data")
-    except (zipfile.BadZipFile, tarfile.TarError, OSError) as err:
+    except (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as err:
+        shutil.rmtree(folder, ignore_errors=True)
+        archive.unlink()
+        hint = "its copy here is thrown away: the same command fetches it again"
+        raise DataError(f"{archive.name} can't be unpacked: {err}", hint=hint) from err
+    except OSError as err:
         shutil.rmtree(folder, ignore_errors=True)
         raise DataError(f"{archive.name} can't be unpacked: {err}") from err

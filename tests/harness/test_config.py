@@ -6,6 +6,7 @@ import pytest
 
 from harness.config import RunSpec, make_spec, read_yaml
 from harness.errors import UnknownName, UsageError
+from harness.models.checkpoints import checkpoints
 from harness.types import Sampling
 
 
@@ -32,6 +33,15 @@ def test_an_unknown_key_is_refused_with_the_nearest_one() -> None:
         ({"model": "m", "profile": "dmo"}, "did you mean 'demo'"),
         ({"model": "m", "judge": "none"}, "no judge"),
         ({"model": "m", "chat_template": "/nowhere"}, "No such file"),
+        ({"model": "m", "attacks": 5}, "--attacks: 5 is no list"),
+        ({"model": "m", "attacks": ["direct", {"prefill": 1}]}, "--attacks: .* is not text"),
+        ({"model": ["m"]}, "--model: .* is not text"),
+        ({"model": "m", "judge_model": False}, "--judge-model: False is not text"),
+        ({"model": "m", "limit": 2.7}, "--limit: 2.7 is not int"),
+        ({"model": "m", "limit": True}, "--limit: True is not int"),
+        ({"model": "m", "judge_base_url": "http://x/v1"}, "judge-base-url without --judge-model"),
+        ({"model": "m", "attacker_base_url": "http://x/v1"}, "attacker-base-url without --attacker"),
+        ({"model": "m", "reference_base_url": "http://x/v1"}, "reference-base-url without --reference"),
         ({"model": "m", "trust_remote_code": "perhaps"}, "neither true nor false"),
     ],
 )
@@ -43,6 +53,24 @@ def test_a_value_that_does_not_fit_is_said(given: dict[str, object], why: str) -
 def test_what_is_given_wins_over_the_profile() -> None:
     spec = make_spec({"model": "m", "profile": "demo", "max_tokens": 7})
     assert (spec.max_tokens, spec.limit) == (7, 12)
+
+
+def test_a_key_without_a_value_is_not_given(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("model: m\nadapter:\nattacks:\njudge_model:\nlimit:\nprofile:\n")
+    assert make_spec(read_yaml(path)) == RunSpec(model="m")
+
+
+def test_a_file_in_another_encoding_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "latin.yaml"
+    path.write_bytes("model: caf\xe9\n".encode("latin-1"))
+    with pytest.raises(UsageError, match=r"latin\.yaml is not UTF-8"):
+        read_yaml(path)
+    for setting in ("chat_template", "checkpoints"):
+        spec = make_spec({"model": "m", setting: str(path)})
+        assert spec.identity()
+        with pytest.raises(UsageError, match=r"latin\.yaml is not UTF-8"):
+            checkpoints(spec.target_options().checkpoints)
 
 
 def test_none_empties_a_list() -> None:

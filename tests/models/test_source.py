@@ -412,6 +412,28 @@ def test_a_checkpoint_is_fetched_from_a_url_once_and_whole(
         locate(f"{url}/page.html")
 
 
+def test_a_broken_archive_is_thrown_away_so_that_the_next_try_can_work(
+    home: Path, tmp_path: Path, site: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, folder = site
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
+    packed = folder / "cut.tar.gz"
+    with tarfile.open(packed, "w:gz") as archive:
+        archive.add(home / "tiny", arcname="tiny")
+    whole = packed.read_bytes()
+    packed.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match="can't be unpacked"):
+        locate(f"{url}/cut.tar.gz")
+    packed.write_bytes(whole)
+    assert (locate(f"{url}/cut.tar.gz") / "config.json").is_file()
+
+
+def test_an_address_that_is_none_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(DataError, match=r"my model\.gguf can't be fetched: URL can't contain"):
+        locate("http://127.0.0.1:9/my model.gguf")
+
+
 def test_an_archive_that_writes_outside_its_folder_is_refused(
     tmp_path: Path, site: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -81,6 +81,8 @@ def test_missing_ids_are_stable_and_count_items(tmp_path: Path) -> None:
 def test_expect_comes_from_the_row(tmp_path: Path) -> None:
     path = written(tmp_path, "own.csv", "prompt,expect\nA,comply\nB,\n")
     assert [each.expect for each in behaviors(path)] == ["comply", "refuse"]
+    path = written(tmp_path, "own.csv", "prompt,expect\nA,refuse\nB,\n")
+    assert [each.expect for each in behaviors(path, expect="comply")] == ["refuse", "comply"]
 
 
 @pytest.mark.parametrize(
