@@ -118,6 +118,10 @@ class Till:
         self.paid(cost)
         return completion, cost
 
+    def asked(self, model: Model, prompt: Prompt, sampling: Sampling) -> bool:
+        """Whether this case has had an answer to the request: it costs nothing more."""
+        return (model.name, prompt, sampling) in self._asked
+
     def paid(self, cost: Mapping[str, float]) -> None:
         """Counts what an attempt itself has cost."""
         for name, n in cost.items():

@@ -260,6 +260,12 @@ def test_a_search_that_repeats_its_best_request_pays_for_it_once(do: Do) -> None
     assert (record.queries, record.spent["target_queries"]) == (4, 4)
 
 
+def test_a_search_that_ends_after_one_query_has_cost_one(do: Do) -> None:
+    settings = {"set": ["best_of_n.n=3", "best_of_n.batch=1", "best_of_n.stop_on_success=true"]}
+    (record,) = do("scripted:comply", attacks="best_of_n", limit=1, **settings).records
+    assert (record.label, record.queries, record.spent["target_queries"]) == ("complied", 1, 1)
+
+
 def test_an_attack_of_a_third_party_is_counted_without_its_help(do: Do, monkeypatch: pytest.MonkeyPatch) -> None:
     from harness.types import Attempt
 
