@@ -2,9 +2,10 @@
 
 A call is let through when the most it can cost still fits beside what was spent and what calls under way may cost; one
 that does not fit yet waits for those. So a budget is never passed, but for what an endpoint's tokens differ from the
-estimate of a prompt's (its characters over three). A search leaves room for the request that its result is sent with.
-Nobody knows beforehand what a call takes of the machine's time, nor is a verdict refused: `seconds` and the judge's
-limits stop the calls that come after they are reached, not those under way.
+estimate of a prompt's (its characters over three). A search leaves room for the request that its result is sent with,
+as long as its longest prompt. Nobody knows beforehand what a call takes of the machine's time, nor is a verdict
+refused: `seconds` and the judge's limits stop the calls that come after they are reached, not those under way. What a
+search has spent of them stops searching, never the request that its result is sent with.
 """
 
 from __future__ import annotations
@@ -75,6 +76,7 @@ class Till:
     prices: Mapping[str, Price] = field(default_factory=dict)  # of endpoints, by model
     failed: bool = False  # an attempt has no verdict: it will be tried again
     last: tuple[int, str] | None = None  # index and key of the last attempt that was sent
+    _reply: int = 0  # the longest that an attempt's own reply can be, in tokens
     _held: Counter[str] = field(default_factory=Counter)  # the most that calls under way can cost
     _asked: set[Any] = field(default_factory=set)
     _lap: dict[str, float] = field(default_factory=dict)
@@ -83,8 +85,8 @@ class Till:
     @classmethod
     def opened(cls, limits: Mapping[str, float], sampling: Sampling, prices: Mapping[str, Price] | None = None) -> Till:
         """A till with nothing spent."""
-        keep = {"target_queries": 1, "target_tokens": sampling.max_tokens}
-        return cls(Meter(limits=limits, keep=keep), prices or {})
+        keep = {"target_queries": 1.0, "target_tokens": float(sampling.max_tokens)}
+        return cls(Meter(limits=limits, keep=keep), prices or {}, _reply=sampling.max_tokens)
 
     def context(self, context: Context) -> Context:
         """The same context, its models and its judge paid for here."""
@@ -103,16 +105,22 @@ class Till:
 
     async def search(self, model: Model, role: str, prompt: Prompt, sampling: Sampling) -> Completion:
         """A search's call. Raises BudgetSpent when it does not fit; a request that was answered before is free."""
-        completion, cost = await self._call(model, role, prompt, sampling, self.meter.keep)
+        if role == "target":  # it may be the one to be sent: room for the longest
+            self.meter.keep["target_tokens"] = max(self.meter.keep["target_tokens"], self._reply + estimate(prompt))
+        completion, cost = await self._call(model, role, prompt, sampling, searching=True)
         for name, n in cost.items():
             self.meter.add(name, n)
         return completion
 
     async def send(self, model: Model, prompt: Prompt, sampling: Sampling) -> tuple[Completion, dict[str, float]]:
         """The request of an attempt, and what it cost. Raises BudgetSpent when it does not fit."""
-        completion, cost = await self._call(model, "target", prompt, sampling, {})
+        completion, cost = await self._call(model, "target", prompt, sampling, searching=False)
         self.paid(cost)
         return completion, cost
+
+    def asked(self, model: Model, prompt: Prompt, sampling: Sampling) -> bool:
+        """Whether this case has had an answer to the request: it costs nothing more."""
+        return (model.name, prompt, sampling) in self._asked
 
     def paid(self, cost: Mapping[str, float]) -> None:
         """Counts what an attempt itself has cost."""
@@ -137,13 +145,13 @@ class Till:
         return {name: n for name, n in cost.items() if n}
 
     async def _call(
-        self, model: Model, role: str, prompt: Prompt, sampling: Sampling, keep: Mapping[str, float]
+        self, model: Model, role: str, prompt: Prompt, sampling: Sampling, *, searching: bool
     ) -> tuple[Completion, dict[str, float]]:
         key = (model.name, prompt, sampling)
         if key in self._asked:
             return await model.generate(prompt, sampling), {}
         most = {f"{role}_queries": 1, f"{role}_tokens": estimate(prompt) + sampling.max_tokens}
-        await self._admit(most, keep)
+        await self._admit(most, searching=searching)
         try:
             completion = await model.generate(prompt, sampling)
         except BaseException:
@@ -161,11 +169,11 @@ class Till:
             cost["usd"] = price.cost(completion.tokens_in, completion.tokens_out)
         return completion, {name: n for name, n in (cost | {"seconds": completion.busy}).items() if n}
 
-    async def _admit(self, most: Mapping[str, int], keep: Mapping[str, float]) -> None:
+    async def _admit(self, most: Mapping[str, int], *, searching: bool) -> None:
         """Returns when a call that costs at most this fits. Raises BudgetSpent once it never will."""
-        alone = Counter(most) + Counter(dict(keep))
-        while not self.meter.fits(alone + self._held):
-            if not self.meter.fits(alone) or not +self._held:
+        alone = Counter(most) + Counter(self.meter.keep if searching else {})
+        while not self.meter.fits(alone + self._held, searching=searching):
+            if not self.meter.fits(alone, searching=searching) or not +self._held:
                 self.meter.exhausted = True
                 raise BudgetSpent("the budget is spent")
             await self._change.wait()

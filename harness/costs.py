@@ -82,10 +82,15 @@ def costs(model: str, records: Sequence[Record]) -> list[Metric]:
             ways = paths(part, unit)
             if any(way[-1][0] for way in ways):
                 metrics.append(per_success(ways, group | {"unit": unit}))
-        ended = [[float(any(r.spent.get("exhausted") for _, r in way))] for way in paths(part, "queries")]
+        ended = [[float(any(stopped(r) for _, r in way))] for way in paths(part, "queries")]
         if any(end for (end,) in ended):
             metrics.append(summarise("budget_spent", ended, 0, 0, group))
     return metrics
+
+
+def stopped(record: Record) -> bool:
+    """Whether a budget ended the search behind a record, its own or the one shared by all."""
+    return bool(record.spent.get("exhausted") or record.spent.get(f"{SHARED}exhausted"))
 
 
 def spent_each(spent: Sequence[float], group: dict[str, str]) -> Metric:

@@ -311,7 +311,9 @@ class Work:
                 lap = open_.till.lap()
                 search = lap if attempt.spent is None else dict(attempt.spent)
                 if attempt.spent is None and attempt.queries == 1:
-                    attempt = replace(attempt, queries=1 + int(sum(lap.get(k, 0) for k in Meter.SUMS["queries"])))
+                    own = not open_.till.asked(open_.model, attempt.prompt, open_.context.sampling)
+                    searched = int(sum(lap.get(k, 0) for k in Meter.SUMS["queries"]))
+                    attempt = replace(attempt, queries=max(1, own + searched))
                 name = open_.model.name
                 record = replace(blank(record_key(name, attempt), name, attempt), index=index, spent=search)
                 group.create_task(self._attempt(attempt, record, open_))

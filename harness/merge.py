@@ -13,6 +13,7 @@ from typing import Any
 
 from harness.config import RunSpec
 from harness.errors import DataError, UsageError
+from harness.labels import CARRIED, LABELS, carry, kept, people
 from harness.store import Lines, Store, build, load, read_lines, write_json
 from harness.types import Run, sha
 
@@ -40,16 +41,23 @@ def merge(folders: Sequence[Path], out: Path) -> Run:
     specs = [build(RunSpec, run.info.get("spec", {})) for run in runs]
     _same_settings(folders, specs)
     info = _info(runs, specs, _gaps(folders, specs))
-    taken: dict[str, Path] = {}
+    _disjoint(runs)
+    labels, carried = [kept(folder) for folder in folders], [people(folder).carried for folder in folders]
     with Store(out) as store:
         for run in runs:
             for record in run.records:
-                if (other := taken.setdefault(record.key, run.folder)) != run.folder:
-                    hint = "each part and each model once"
-                    raise UsageError(f"{run.folder} and {other} both hold {record.key}", hint=hint)
                 store.put_record(record)
     for name in ("transcripts.jsonl", "memo.jsonl"):
-        _append(out / name, [folder / name for folder in folders])
+        _append(out / name, [folder / name for folder in folders], private=True)
+    if bare := [run.folder.name for run, one in zip(runs, labels, strict=True) if any(labels) and not one]:
+        info["notes"].append(f"people labelled nothing of {', '.join(bare)}")
+    if any(labels):
+        _append(out / LABELS, [folder / LABELS for folder in folders], private=False)
+    if carried[0] and all(one == carried[0] for one in carried):
+        carry(out, carried[0])
+    elif any(carried):
+        told = f"the parts differ in {CARRIED}: none was kept; harness report RUN --labels FILE makes one"
+        info["notes"].append(told)
     write_json(out / "run.json", info)
     return rewrite(out)
 
@@ -88,9 +96,19 @@ def _gaps(folders: Sequence[Path], specs: Sequence[RunSpec]) -> list[str]:
     ]
 
 
-def _append(path: Path, sources: Sequence[Path]) -> None:
-    """Copies private lines; what two parts both asked is kept twice, which harms nothing."""
-    lines = Lines(path, private=True)
+def _disjoint(runs: Sequence[Run]) -> None:
+    """Raises UsageError when two of the runs hold the same record."""
+    taken: dict[str, Path] = {}
+    for run in runs:
+        for record in run.records:
+            if (other := taken.setdefault(record.key, run.folder)) != run.folder:
+                hint = "each part and each model once"
+                raise UsageError(f"{run.folder} and {other} both hold {record.key}", hint=hint)
+
+
+def _append(path: Path, sources: Sequence[Path], *, private: bool) -> None:
+    """Copies lines; what two parts both asked is kept twice, which harms nothing."""
+    lines = Lines(path, private=private)
     try:
         for source in sources:
             for line in read_lines(source):

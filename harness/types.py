@@ -272,7 +272,7 @@ class Meter:
     }
 
     limits: Mapping[str, float] = field(default_factory=dict)
-    keep: Mapping[str, float] = field(default_factory=dict)  # what a search leaves for the request it leads to
+    keep: dict[str, float] = field(default_factory=dict)  # what a search leaves for the request it leads to
     counts: dict[str, float] = field(default_factory=dict)  # by searching
     sent: dict[str, float] = field(default_factory=dict)  # by the attempts themselves
     exhausted: bool = False  # a limit has stopped something
@@ -286,11 +286,16 @@ class Meter:
         """Calls of the target and the attacker by searching so far; the judge's are counted apart."""
         return int(sum(self.counts.get(name, 0) for name in self.SUMS["queries"]))
 
-    def fits(self, more: Mapping[str, float]) -> bool:
-        """Whether no limit is passed by spending `more`, by name, on top of what is spent."""
+    def fits(self, more: Mapping[str, float], *, searching: bool = True) -> bool:
+        """Whether no limit is passed by spending `more`, by name, on top of what is spent.
+
+        Not `searching`: an attempt's own request. What a search has spent counts against it only in limits on the
+        target's queries and tokens: for these there is room left. Else a search that ended could not send its result.
+        """
         for name, limit in self.limits.items():
             parts = self.SUMS.get(name, (name,))
-            if sum(self.counts.get(p, 0) + self.sent.get(p, 0) + more.get(p, 0) for p in parts) > limit:
+            counts = self.counts if searching or {"target_queries", "target_tokens"} & {*parts} else {}
+            if sum(counts.get(p, 0) + self.sent.get(p, 0) + more.get(p, 0) for p in parts) > limit:
                 return False
         return True
 

@@ -121,14 +121,15 @@ def tell(value: Any, to: str) -> None:
 
 def lines(found: Any) -> list[str]:
     """An estimate as a table for the terminal, with what it assumes."""
-    rows: list[tuple[str, ...]] = [("", "calls", "tokens read", "written", "at most")]
-    total = [0, 0, 0, 0]
+    rows: list[tuple[str, ...]] = [("", "calls", "tokens read", "at most", "written", "at most")]
+    total = [0, 0, 0, 0, 0]
     for load in found.loads:
-        amounts = (load.calls, load.tokens_in + load.scored, load.expected, load.most)
+        read = load.tokens_in + load.scored
+        amounts = (load.calls, read, max(read, load.most_in), load.expected, load.most)
         total = [a + b for a, b in zip(total, amounts, strict=True)]
         rows.append((f"{load.what} ({load.by})" if load.by else load.what, *(f"{n:,}" for n in amounts)))
     rows.append(("in all", *(f"{n:,}" for n in total)))
-    first, *rest = (max(len(row[i]) for row in rows) for i in range(5))
+    first, *rest = (max(len(row[i]) for row in rows) for i in range(6))
     table = [
         f"{row[0]:<{first}}  " + "  ".join(f"{cell:>{width}}" for cell, width in zip(row[1:], rest, strict=True))
         for row in rows

@@ -1,8 +1,9 @@
 """What a run of the protocol will cost, from counts and stated assumptions alone: nothing is loaded, nothing asked.
 
-Calls follow from the settings. Prompt lengths are the official files', at four characters a token; reply lengths are
-the means of the recorded 8B replies, and at most `max_tokens`. Speed comes from a roofline: reading the weights or
-multiplying them, whichever takes longer, at a stated share of what the machine could do.
+Calls follow from the settings, for every model of the run: the base and each adapter. Prompt lengths are the official
+files', at four characters a token; reply lengths are the means of the recorded 8B replies, and at most `max_tokens`.
+Speed comes from a roofline: reading the weights or multiplying them, whichever takes longer, at a stated share of what
+the machine could do.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from harness import registry
 from harness.config import RunSpec
@@ -50,17 +52,30 @@ LENGTHS = {
     "derta_jailbreakchat": (275, 172), "jailbreakchat": (275, 172),
     "derta_cipher": (454, 80), "cipher": (454, 80),
     "derta_completion": (30, 220), "completion": (30, 220),
-    "direct": (20, 150), "pair": (150, 297), "autodan": (300, 276),
+    "direct": (20, 150), "pair": (150, 297), "tap": (150, 297), "autodan": (300, 276),
     "derta-gsm8k": (66, 142), "derta-mmlu": (140, 75), "derta-alpaca": (43, 300),
 }  # fmt: skip
 OTHER = (150, 200)  # of whatever else is asked
-ATTACKER_IN, ATTACKER_OUT = 900, 200  # a turn of PAIR: briefing and history; the move
+REQUESTS = {
+    "prefill": "depths",
+    "many_shot": "shots",
+    "code": "families",
+    "best_of_n": "n",
+    "jailbreakchat": "n",
+    "adaptive_prefill": "budget",
+}  # setting: requests a behavior
+ATTACKER_IN, ATTACKER_OUT = 900, 200  # a turn of PAIR or TAP: briefing and history; the move
+CHECK_IN, CHECK_OUT = 250, 20  # whether a move of TAP is on its topic
+SUFFIX_IN = 60  # tokens that a candidate of GCG adds to what all share: suffix, end of the prompt, target
 JUDGE_IN, JUDGE_OUT = 350, 25  # what a judge model reads beside request and reply; its verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """Calls of one kind: tokens read and written, as expected and at most; `scored` tokens are read by searches."""
+    """Calls of one kind: tokens read and written, as expected and at most; `scored` tokens are read by searches.
+
+    `most_in`: tokens read at most, those of searches included; 0: no more than expected.
+    """
 
     what: str
     calls: int
@@ -68,6 +83,7 @@ class Load:
     expected: int
     most: int
     scored: int = 0
+    most_in: int = 0
     by: str = ""  # whose calls: "" for the model under attack
 
 
@@ -118,7 +134,7 @@ def _reckoned(
     """The estimate with its dollars: what the machine costs, and what endpoints with a known price do."""
     served = [(price_of(load.by, spec.prices), load) for load in found if load.by]
     spent = sum(p.cost(load.tokens_in, load.expected) for p, load in served if p)
-    most = sum(p.cost(load.tokens_in, load.most) for p, load in served if p)
+    most = sum(p.cost(max(load.tokens_in, load.most_in), load.most) for p, load in served if p)
     return Estimate(
         loads=found,
         machine=machine,
@@ -147,22 +163,45 @@ def guess_billions(model: str) -> float:
 def loads(spec: RunSpec) -> list[Load]:
     """Every kind of call the run will make, in the order of the settings."""
     whole = _size(spec.behaviors, spec)
+    models = _models(spec)
     found = []
     for name in spec.attacks:
         asked = min(spec.subsets().get(name, whole), whole)
-        n = len(share(range(asked), spec.part())) * spec.seeds
-        found += (
-            _pair(n, spec) if name == "pair" else _autodan(n, spec) if name == "autodan" else [_plain(name, n, spec)]
-        )
+        n = len(share(range(asked), spec.part())) * spec.seeds * models
+        found += _attack(name, n, models * spec.seeds, spec)
     for name in spec.tasks:
         items = _size(name, spec, task=True)
-        n = len(share(range(min(items, spec.task_limit or items)), spec.part()))
+        n = len(share(range(min(items, spec.task_limit or items)), spec.part())) * models
         found.append(_plain(name, n, spec))
         if name in registry.table("task") and registry.load("task", name).kind == "pairwise":
             words = sum(LENGTHS.get(name, OTHER))
             found.append(Load(what=f"{name}: comparisons", calls=2 * n, tokens_in=2 * n * (JUDGE_IN + 2 * words),
-                              expected=2 * n * JUDGE_OUT, most=6 * n * 80, by=spec.judge_model))  # fmt: skip
+                              expected=2 * n * JUDGE_OUT, most=6 * n * 80,
+                              most_in=6 * n * (JUDGE_IN + words + LENGTHS.get(name, OTHER)[0] + spec.max_tokens),
+                              by=spec.judge_model))  # fmt: skip
     return found + _judged(found, spec)
+
+
+def _models(spec: RunSpec) -> int:
+    """How many models are asked: the base and each adapter."""
+    return len(spec.adapter) + (not spec.skip_base)
+
+
+def _attack(name: str, n: int, shared: int, spec: RunSpec) -> list[Load]:
+    """The calls of one attack on `n` behaviors, or of `shared` searches where one serves all behaviors of a model."""
+    if name.startswith("derta_") or name not in registry.table("attack"):  # the paper's own: one prompt, pulled
+        return [_plain(name, n, spec)]
+    attack = registry.make("attack", name, spec.options_of(name))
+    searches = min(n, shared) if getattr(attack, "train", "") else n
+    if name == "autodan":
+        return _autodan(attack, n, searches, spec)
+    if name in ("gcg", "probe_sampling"):  # the first suffix and the best are sent; candidates are read, not answered
+        steps = attack.settings(0)
+        return [replace(_plain(name, 2 * n, spec), scored=searches * steps.steps * steps.width * SUFFIX_IN)]
+    if name in REQUESTS:
+        count = getattr(attack, REQUESTS[name])
+        return [_plain(name, n * (count if isinstance(count, int) else len(count)), spec)]
+    return _refining(attack, n, spec) if callable(getattr(attack, "budget", None)) else [_plain(name, n, spec)]
 
 
 def _plain(name: str, n: int, spec: RunSpec) -> Load:
@@ -172,36 +211,38 @@ def _plain(name: str, n: int, spec: RunSpec) -> Load:
     return Load(what=name, calls=n, tokens_in=n * read, expected=n * written, most=n * spec.max_tokens)
 
 
-def _pair(n: int, spec: RunSpec) -> list[Load]:
-    """Every stream to its last iteration: what a model that never gives in costs."""
-    attack = registry.make("attack", "pair", spec.options_of("pair"))
-    rounds = n * attack.size[0] * attack.size[1]
-    read, written = LENGTHS["pair"]
+def _refining(attack: Any, n: int, spec: RunSpec) -> list[Load]:
+    """PAIR, TAP and their like, to the last round of their own budget: what a model that never gives in costs."""
+    name, budget, tries = attack.name, attack.budget(), getattr(attack, "tries", 1)
+    rounds = n * (budget["target"] - 1)
+    checks = max(0, n * budget.get("attacker", 0) - rounds * tries)  # of a move's topic, where the attack makes them
+    reply, move = getattr(attack, "target_tokens", spec.max_tokens), getattr(attack, "attacker_tokens", ATTACKER_OUT)
+    read, written = LENGTHS.get(name, OTHER)
     target = Load(
-        what="pair: target",
+        what=f"{name}: target",
         calls=rounds + n,
         tokens_in=(rounds + n) * read,
-        expected=rounds * attack.target_tokens + n * min(written, spec.max_tokens),
-        most=rounds * attack.target_tokens + n * spec.max_tokens,
+        expected=rounds * reply + n * min(written, spec.max_tokens),
+        most=rounds * reply + n * spec.max_tokens,
     )
     attacker = Load(
-        what="pair: attacker",
-        calls=rounds,
-        tokens_in=rounds * ATTACKER_IN,
-        expected=rounds * min(ATTACKER_OUT, attack.attacker_tokens),
-        most=rounds * attack.tries * attack.attacker_tokens,
+        what=f"{name}: attacker",
+        calls=rounds + checks,
+        tokens_in=rounds * ATTACKER_IN + checks * CHECK_IN,
+        expected=rounds * min(ATTACKER_OUT, move) + checks * CHECK_OUT,
+        most=rounds * tries * move + checks * CHECK_OUT,
+        most_in=rounds * tries * ATTACKER_IN + checks * CHECK_IN,
         by=spec.attacker,
     )
     return [target, attacker]
 
 
-def _autodan(n: int, spec: RunSpec) -> list[Load]:
+def _autodan(attack: Any, n: int, searches: int, spec: RunSpec) -> list[Load]:
     """Every generation; its prompts are read, not answered, but for two at the end."""
-    attack = registry.make("attack", "autodan", spec.options_of("autodan"))
     read, written = LENGTHS["autodan"]
-    scored = round(n * (attack.steps + 1) * attack.size * FRESH * read)
+    bred = searches * (attack.steps + 1) * attack.size * read
     rephrased = round(
-        n * (attack.size - min(len(attack.seeds()), attack.size) + attack.steps * attack.size * attack.mutation)
+        searches * (attack.size - min(len(attack.seeds()), attack.size) + attack.steps * attack.size * attack.mutation)
     )
     target = Load(
         what="autodan: target",
@@ -209,7 +250,8 @@ def _autodan(n: int, spec: RunSpec) -> list[Load]:
         tokens_in=2 * n * read,
         expected=2 * n * min(written, spec.max_tokens),
         most=2 * n * spec.max_tokens,
-        scored=scored,
+        scored=round(bred * FRESH),
+        most_in=2 * n * read + bred,
     )
     attacker = Load(
         what="autodan: attacker",
@@ -228,8 +270,9 @@ def _judged(found: Sequence[Load], spec: RunSpec) -> list[Load]:
         return []
     attacked = [load for load in found if load.what.partition(":")[0] in spec.attacks and "attacker" not in load.what]
     calls, words = sum(load.calls for load in attacked), sum(load.expected for load in attacked)
+    longest = sum(load.most for load in attacked)
     return [Load(what="judge llm", calls=calls, tokens_in=calls * JUDGE_IN + words, expected=calls * JUDGE_OUT,
-                 most=calls * 600, by=spec.judge_model)]  # fmt: skip
+                 most=calls * 600, most_in=3 * (calls * JUDGE_IN + longest), by=spec.judge_model)]  # fmt: skip
 
 
 def _size(name: str, spec: RunSpec, *, task: bool = False) -> int:
@@ -248,7 +291,7 @@ def _hours(found: Sequence[Load], billions: float, card: Machine, gpus: int, *, 
     """Wall clock of what runs here: prompts and scoring at the pace of arithmetic, replies at that of decoding."""
     here = [load for load in found if not load.by]
     weights, flops = billions * 2e9, card.flops * gpus * SHARE
-    read = sum(load.tokens_in + load.scored for load in here)
+    read = sum(max(load.tokens_in + load.scored, load.most_in if most else 0) for load in here)
     written = sum(load.most if most else load.expected for load in here)
     step = max(weights / (card.bandwidth * gpus * SHARE), weights * BATCH / flops)
     return (LOAD_SECONDS + read * weights / flops + written * step / BATCH) / 3600
@@ -272,10 +315,25 @@ def _assumptions(
         told.append(f"{name}: on a machine or endpoint of its own, not in the hours; {at}")
     told += [
         "reply lengths: the means of the recorded 8B replies; 400 tokens for code and 300 for AlpacaEval are assumed; "
-        f"at most: every reply {spec.max_tokens} tokens long, every retry needed",
-        "PAIR: no stream stops early, the first answer of the attacker is usable",
+        f"at most: every reply {spec.max_tokens} tokens long, every retry needed, "
+        "no generation scored before; prompts as long as assumed",
+        "PAIR, TAP: no stream stops early, no branch is pruned, the first answer of the attacker is usable",
         f"AutoDAN: {FRESH:.0%} of a generation is new",
     ]
+    if {"gcg", "probe_sampling"} & {*spec.attacks}:
+        told.append(
+            f"GCG: every step, {SUFFIX_IN} tokens a candidate; not counted: gradients, what probe sampling saves and "
+            "what its draft reads"
+        )
+    if any(name.endswith(".train") for name in (item.partition("=")[0] for item in spec.set)):
+        told.append("a training file: not counted are its lines beyond the first")
+    if others := [name for name in spec.attacks if name not in LENGTHS]:
+        told.append(
+            f"{', '.join(others)}: {OTHER[0]} tokens read and {OTHER[1]} written a request; not counted: what an "
+            "attack without a stated budget asks beyond its one request"
+        )
+    if spec.adapter:
+        told.append(f"adapters: {_models(spec)} models in one load, each asked everything")
     if any(task not in LENGTHS for task in spec.tasks):
         told.append(f"other tasks: {OTHER[0]} tokens read and {OTHER[1]} written an item")
     return tuple(told)

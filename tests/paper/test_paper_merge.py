@@ -13,10 +13,16 @@ from harness.cli import main
 from harness.config import make_spec
 from harness.engine import run
 from harness.errors import UsageError
+from harness.labels import Carried, People, carry, keep, people
 from harness.merge import merge
 from harness.plan import chosen, share
+from harness.stats.correction import Labels
 from harness.store import load
 from harness.types import Behavior, Record, Run
+
+CARRIED = Carried(
+    source="x.csv", sha256="0", judge="rules", labels=Labels(hits=9, positives=10, correct_rejections=8, negatives=10)
+)
 
 
 def rows(folder: Path, n: int = 11) -> Path:
@@ -110,6 +116,37 @@ def test_what_does_not_belong_together_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "whole").exists()
     with pytest.raises(UsageError, match="already holds a run"):
         merge([one.folder, two.folder], one.folder)
+
+
+def test_a_record_in_two_runs_is_found_before_anything_is_written(tmp_path: Path) -> None:
+    one, two = do(tmp_path, "part1", shard="1/2"), do(tmp_path, "part2", shard="2/2")
+    first = (one.folder / "records.jsonl").read_text().splitlines(keepends=True)[0]
+    with (two.folder / "records.jsonl").open("a") as file:
+        file.write(first)
+    with pytest.raises(UsageError, match="both hold"):
+        merge([one.folder, two.folder], tmp_path / "whole")
+    assert not (tmp_path / "whole").exists()
+
+
+def test_what_people_said_of_the_parts_goes_with_them(tmp_path: Path) -> None:
+    parts = [do(tmp_path, f"part{i}", shard=f"{i}/2") for i in (1, 2)]
+    said = {record.key: i % 2 == 0 for part in parts for i, record in enumerate(part.records) if record.attack}
+    for part in parts:
+        keep(part.folder, {record.key: said[record.key] for record in part.records if record.key in said})
+        carry(part.folder, CARRIED)
+    whole = merge([part.folder for part in parts], tmp_path / "whole")
+    assert people(whole.folder) == People(human=said, carried=CARRIED)
+    assert [m.name for m in whole.metrics if m.name == "asr_corrected"]
+
+
+def test_labels_that_not_all_parts_share_are_told_of(tmp_path: Path) -> None:
+    parts = [do(tmp_path, f"part{i}", shard=f"{i}/2") for i in (1, 2)]
+    keep(parts[0].folder, {parts[0].records[0].key: True})
+    carry(parts[0].folder, CARRIED)
+    whole = merge([part.folder for part in parts], tmp_path / "whole")
+    assert people(whole.folder).carried is None
+    notes = "; ".join(whole.info["notes"])
+    assert "people labelled nothing of part2; the parts differ in carried.json: none was kept" in notes
 
 
 def test_runs_of_several_models_stand_side_by_side(tmp_path: Path) -> None:

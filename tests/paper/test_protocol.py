@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from harness import registry
 from harness.cli import main
 from harness.config import make_spec
 from harness.errors import UnknownName, UsageError
@@ -81,6 +82,45 @@ def test_the_calls_of_an_estimate_follow_from_the_settings() -> None:
     assert found["derta-alpaca: comparisons"].calls == 600
     # 50 questions, 101 generations of 64, 46% of them new, 300 tokens each
     assert found["autodan: target"].scored == round(50 * 101 * 64 * 0.46 * 300)
+
+
+def test_what_is_read_at_most_counts_every_retry_and_every_prompt_that_is_scored() -> None:
+    found = {load.what: load for load in loads(protocol.make({"model": DERTA}))}
+    assert found["pair: attacker"].tokens_in == 3000 * 900
+    assert found["pair: attacker"].most_in == 3000 * 5 * 900  # five tries a move
+    assert found["autodan: target"].most_in == 100 * 300 + 50 * 101 * 64 * 300
+    # three tries in both orders, each reply up to 1024 tokens: 350 + 43 + 300 of the reference + 43 + 1024
+    assert found["derta-alpaca: comparisons"].most_in == 3 * 600 * (350 + 43 + 300 + 43 + 1024)
+
+
+def test_every_model_of_a_run_is_counted() -> None:
+    given = {"model": DERTA, "attacks": "derta_code,pair,autodan", "tasks": "derta-mmlu"}
+    one, both = protocol.make(given), protocol.make({**given, "adapter": "a,b"})
+    for spec, times in ((both, 3), (replace(both, skip_base=True), 2)):
+        assert [load.calls for load in loads(spec)] == [times * load.calls for load in loads(one)]
+        loading = 180 / 3600
+        assert estimate(spec).hours - loading == pytest.approx(times * (estimate(one).hours - loading))
+
+
+def test_attacks_of_many_requests_are_counted_by_their_own_settings() -> None:
+    given = {"model": DERTA, "attacks": "prefill,tap,gcg", "tasks": "none", "subset": "none"}
+    spec = protocol.make({**given, "set": ["prefill.depths=0,5,10", "gcg.steps=10", "gcg.width=4"]})
+    found = {load.what: load for load in loads(spec)}
+    assert found["prefill"].calls == 200 * 3
+    # a first level of 4 nodes, one of 4 x 4, eight of 10 x 4; with the best once more
+    nodes = 4 + 16 + 8 * 40
+    assert found["tap: target"].calls == 200 * (nodes + 1)
+    assert found["tap: attacker"].calls == 200 * nodes * 2  # a move and whether it is on its topic
+    assert found["tap: attacker"].most == 200 * nodes * (5 * 500 + 20)
+    assert (found["gcg"].calls, found["gcg"].scored) == (200 * 2, 200 * 10 * 4 * 60)
+    assert any("not counted: gradients" in text for text in estimate(spec).assumptions)
+
+
+def test_every_attack_that_takes_no_file_has_an_estimate() -> None:
+    for name in registry.table("attack"):
+        if not name.startswith("recorded"):
+            spec = protocol.make({"model": DERTA, "attacks": name, "tasks": "none", "subset": "none"})
+            assert loads(spec)[0].calls >= 200
 
 
 def test_the_parts_of_a_sharded_estimate_add_up_to_the_whole() -> None:

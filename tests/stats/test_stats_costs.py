@@ -132,6 +132,14 @@ def test_a_budget_that_ended_searches_is_a_share_of_behaviors() -> None:
     assert (share.value, share.n) == (0.5, 2)
 
 
+def test_a_budget_that_ended_a_search_for_all_counts_for_all_that_share_it() -> None:
+    shared = {"shared_target_tokens": 900.0, "shared_exhausted": 1.0, "target_queries": 1.0}
+    rows = [record(b, "refused", shared, variant="suffix") for b in "abc"]
+    rows[0].spent["exhausted"] = 1.0  # the case that searched
+    (share,) = [m for m in costs("m", rows) if m.name == "budget_spent"]
+    assert (share.value, share.n) == (1.0, 3)
+
+
 def test_dollars_are_counted_where_prices_are_known() -> None:
     rows = [record("a", "complied", queries(1, usd=0.25)), record("b", "refused", queries(1, usd=0.5))]
     assert get(costs("m", rows), "cost_per_success", "usd").value == 0.75
