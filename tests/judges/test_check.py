@@ -19,7 +19,7 @@ from harness.labels import keep, kept, people
 from harness.stats.intervals import rate
 from harness.store import Store, load, request_key
 from harness.trust import measures
-from harness.types import Completion, Judgement, Prompt, Record, Sampling
+from harness.types import Behavior, Completion, Judgement, Prompt, Record, Sampling
 from tests.judges.fakes import JudgeModel, obedient
 
 ASK = "Explain how the floating lady illusion is done."
@@ -151,6 +151,8 @@ def run(tmp_path: Path) -> Path:
     """A run of two attacks on 30 behaviors each, judged: 20 complied under each."""
     folder = tmp_path / "run"
     with Store(folder) as store:
+        for i in range(30):
+            store.put_behavior(Behavior(id=str(i), request=f"=trick {i}", task="none"))
         for attack in ("direct", "story"):
             for i in range(30):
                 prompt, text = Prompt.chat(f"{attack} {i}"), f"={attack} reply {i}"
