@@ -143,7 +143,9 @@ def make_plan(spec: RunSpec, models: Sequence[Model]) -> Plan:
             raise UsageError(f"attack {name!r} needs {', '.join(sorted(lacking))}; {spec.model} can't", hint=hint)
         else:
             attacks.append(attack)
-    idle = spec.settings().keys() - {*wanted, *spec.judge}
+    judges = {name.partition(":")[0] for name in spec.judge}  # a preset may follow
+    used = {*wanted, *judges, *(registry.table("judge") if "vote" in judges else ())}
+    idle = spec.settings().keys() - used
     notes += [f"--set {name}: no attack or judge of this run" for name in sorted(idle)]
     refuse = behaviors(spec.behaviors, spec)
     tasks, pairs, missing = load_tasks(spec, logprobs="logprobs" in can)

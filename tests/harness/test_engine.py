@@ -177,6 +177,9 @@ def test_settings_of_what_is_not_in_this_run_are_noted_and_nothing_more(do: Do) 
     run = do("scripted:refuse", attacks="prefill", set=["code.families=python-stack", "prefill.depths=0"])
     assert "--set code: no attack or judge of this run" in run.info["notes"]
     assert not [note for note in run.info["notes"] if "prefill" in note]
+    members = ["vote.judges=rules,llm:strongreject", "llm.tries=1", "rules.halted_is_safe=false"]
+    voted = do("scripted:comply", "v", attacks="direct", judge="vote", set=members, judge_model="scripted:refuse")
+    assert not [note for note in voted.info["notes"] if note.startswith("--set")]
 
 
 def test_a_file_of_ones_own_for_over_refusal_is_to_be_answered_unless_a_row_says_otherwise(
