@@ -95,7 +95,10 @@ def test_a_yaml_file_does_what_the_flags_do(
 def test_interrupted_it_exits_130_and_the_folder_can_go_on(behaviors: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "harness", *RUN, "--behaviors", str(behaviors), "--out", str(tmp_path / "out")]
     command[command.index("scripted:refuse")] = "scripted:refuse?latency=30"
-    child = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    child = subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # tests in the background have it ignored
+    )  # fmt: skip
     while child.poll() is None and not (tmp_path / "out" / "run.json").exists():
         time.sleep(0.05)
     child.send_signal(signal.SIGINT)
