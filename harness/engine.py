@@ -20,6 +20,7 @@ from harness.budget import Till, merged, read_budget
 from harness.config import RunSpec
 from harness.errors import BudgetSpent, HarnessError, ModelError, UsageError
 from harness.judges.pairwise import Pairwise
+from harness.judges.score import told
 from harness.labels import CARRIED, LABELS, people
 from harness.manifest import Manifest
 from harness.models.costs import Price, Purse
@@ -44,7 +45,6 @@ from harness.types import (
     Completion,
     Context,
     Judge,
-    Judgement,
     Meter,
     Model,
     Prompt,
@@ -348,7 +348,7 @@ class Work:
             return
         open_.bar.tokens(completion.tokens_out)
         said = open_.case.attack.read(attempt, completion.text)
-        judgements = tuple([await verdict(judge, attempt, completion, said) for judge in self.judges])
+        judgements = tuple([await told(judge.name, judge.judge, attempt, completion, said) for judge in self.judges])
         till.paid(checked := till.verdict(attempt, completion, judgements[0]))
         till.settled(record.index, record.key, failed=judgements[0].label == "unscored")
         self.store.put_record(
@@ -404,16 +404,6 @@ class Work:
             "tokens_out": sum(u.tokens_out for u in every),
             **({"cost_usd": self.purse.spent - self.purse.before} if self.purse.known else {}),
         }
-
-
-async def verdict(judge: Judge, attempt: Attempt, completion: Completion, said: str) -> Judgement:
-    """A judge's verdict; one that breaks leaves the reply unscored."""
-    try:
-        return await judge.judge(attempt, completion, said)
-    except UsageError:
-        raise
-    except Exception as err:  # the per-sample edge: a judge that breaks is data
-        return Judgement(judge=judge.name, label="unscored", reason=f"judge_failed:{type(err).__name__}")
 
 
 def record_key(model: str, attempt: Attempt) -> str:

@@ -17,6 +17,7 @@ from harness.data.item import Recorded
 from harness.data.recorded import read
 from harness.errors import DataError, ModelError, UsageError
 from harness.judges.pairwise import Pairwise
+from harness.judges.score import told
 from harness.types import Behavior, Completion, Judgement, Model, Prompt, Record, sha
 
 
@@ -96,13 +97,7 @@ async def measure(
 
 async def compared(judge: Pairwise, request: str, reply: str, reference: str) -> Judgement:
     """How a reply compares; a judge that breaks leaves it unscored."""
-    try:
-        return await judge.compare(request, reply, reference)
-    except UsageError:
-        raise
-    except Exception as err:  # the per-sample edge: a judge that breaks is data
-        reason, longer = f"judge_failed:{type(err).__name__}", len(reply) - len(reference)
-        return Judgement(judge=judge.name, label="unscored", reason=reason, longer=longer)
+    return await told(judge.name, judge.compare, request, reply, reference, longer=len(reply) - len(reference))
 
 
 def blank(model: str, task: str, item: Behavior, seed: int) -> Record:

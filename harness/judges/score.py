@@ -11,17 +11,18 @@ import multiprocessing
 import os
 import sys
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import nullcontext
 from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
 from harness.data.item import Recorded
 from harness.data.recorded import read
 from harness.errors import UsageError
-from harness.types import Attempt, Completion, Judge, Judgement, Record
+from harness.types import Judge, Judgement, Record
 
 CHUNK = 250  # rows handed to a process at once
 WINDOW = 64  # questions to a judge model in flight
@@ -63,7 +64,7 @@ async def judge_one(item: Recorded, judges: Sequence[Judge]) -> Record:
         return item.record
     if item.graded:
         return replace(item.record, judgements=item.graded)
-    verdicts = [await _verdict(judge, item.attempt, item.completion, item.said) for judge in judges]
+    verdicts = [await told(judge.name, judge.judge, item.attempt, item.completion, item.said) for judge in judges]
     return replace(
         item.record,
         judgements=tuple(verdicts),
@@ -73,14 +74,16 @@ async def judge_one(item: Recorded, judges: Sequence[Judge]) -> Record:
     )
 
 
-async def _verdict(judge: Judge, attempt: Attempt, completion: Completion, said: str) -> Judgement:
-    """A judge's verdict; one that breaks leaves the reply unscored."""
+async def told(
+    judge: str, ask: Callable[..., Awaitable[Judgement]], *asked: Any, longer: int | None = None
+) -> Judgement:
+    """What a judge says when asked; one that breaks leaves the reply unscored. `longer`: as in Judgement."""
     try:
-        return await judge.judge(attempt, completion, said)
+        return await ask(*asked)
     except UsageError:
         raise
     except Exception as err:  # the per-sample edge: a judge that breaks is data
-        return Judgement(judge=judge.name, label="unscored", reason=f"judge_failed:{type(err).__name__}")
+        return Judgement(judge=judge, label="unscored", reason=f"judge_failed:{type(err).__name__}", longer=longer)
 
 
 async def _all(items: Sequence[Recorded], judges: Sequence[Judge]) -> list[Record]:

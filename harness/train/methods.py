@@ -59,6 +59,8 @@ def safety(recipe: Recipe, triples: Sequence[Triple], encoder: Encoder) -> list[
     seed, so that a method without its RTO rows is another method (WITHOUT_RTO)."""
     rng = random.Random(f"{recipe.seed} prefixes")
     wanted = recipe.pairs // 2 if recipe.method in HALVED else recipe.pairs
+    if recipe.method == "r2d2":  # a suffix stands behind a chat's request
+        triples = [triple for triple in triples if not triple.raw]
     drawn = take(triples, wanted, random.Random(f"{recipe.seed} triples"))
     if recipe.method in WITHOUT_RTO:
         split = len(drawn) - round(recipe.rto_share * len(drawn))
@@ -66,9 +68,8 @@ def safety(recipe: Recipe, triples: Sequence[Triple], encoder: Encoder) -> list[
             *(encoder.safe(t, words(recipe, t, rng)) for t in drawn[:split]),
             *(encoder.rto(t, recipe.rto_keep, rng) for t in drawn[split:]),
         ]
-    if recipe.method == "r2d2":  # a suffix stands behind a chat's request
-        chats = take([t for t in triples if not t.raw], wanted, random.Random(f"{recipe.seed} triples"))
-        return [encoder.attacked(t, "", target_of(t)) for t in chats]
+    if recipe.method == "r2d2":
+        return [encoder.attacked(t, "", target_of(t)) for t in drawn]
     if recipe.method == "circuit-breaker":
         return [encoder.rto(t, 1.0, rng) for t in drawn]
     if recipe.method in ("dpo", "dpo-prefix"):
