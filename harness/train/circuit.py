@@ -53,12 +53,13 @@ def circuit_loss(recipe: Recipe, loaded: Loaded, items: Sequence[Item], whole: W
 def hidden(loaded: Loaded, batch: Batch, recipe: Recipe) -> torch.Tensor:
     """Hidden states after a third and two thirds of the layers at the supervised positions, (2, n, d), in fp32."""
     bare: Any = loaded.model.get_base_model()
-    states = bare.get_decoder()(
-        input_ids=batch.ids,
-        position_ids=batch.positions,
-        use_cache=False,
-        output_hidden_states=True,
-        **loaded.scorer.borders(batch),
-    ).hidden_states
+    with loaded.precision():
+        states = bare.get_decoder()(
+            input_ids=batch.ids,
+            position_ids=batch.positions,
+            use_cache=False,
+            output_hidden_states=True,
+            **loaded.scorer.borders(batch),
+        ).hidden_states
     depth = len(states) - 1
     return torch.stack([states[round(depth * share)][0, batch.at].float() for share in (1 / 3, 2 / 3)])

@@ -60,8 +60,9 @@ def run(recipe: Recipe, data: TrainSet, base: str, folder: Path) -> tuple[list[S
         loaded = load(recipe, base, team)
     items = draw(recipe, data, loaded.encoder)
     plan = schedule(recipe, len(items))
+    betas = (recipe.beta1, recipe.beta2)
     optimizer = torch.optim.AdamW(
-        loaded.trainable(), lr=recipe.lr, betas=(recipe.beta1, recipe.beta2), weight_decay=recipe.weight_decay
+        loaded.trainable(), lr=recipe.lr, betas=betas, weight_decay=recipe.weight_decay, fused=True
     )
     log, reference, pool = state.resume(folder, recipe, data, loaded, optimizer)
     if reference is None:

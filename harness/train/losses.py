@@ -27,10 +27,10 @@ class HeadLoss(torch.autograd.Function):  # type: ignore[misc]  # torch is not f
         grad = torch.empty_like(hidden) if ahead else None
         for start in range(0, n, chunk):
             part = slice(start, start + chunk)
-            logits = (hidden[part] @ weight.T).float()
-            losses[part] = F.cross_entropy(logits, labels[part], reduction="none")
+            logprobs = F.log_softmax((hidden[part] @ weight.T).float(), dim=-1)
+            losses[part] = F.nll_loss(logprobs, labels[part], reduction="none")
             if grad is not None:
-                grad[part] = error(logits, labels[part]).to(weight.dtype) @ weight
+                grad[part] = error(logprobs, labels[part]).to(weight.dtype) @ weight
         ctx.chunk = chunk
         ctx.save_for_backward(hidden, weight, labels, grad)
         return losses
@@ -45,16 +45,17 @@ class HeadLoss(torch.autograd.Function):  # type: ignore[misc]  # torch is not f
         grad_weight = torch.zeros_like(weight, dtype=torch.float32)
         for start in range(0, hidden.shape[0], ctx.chunk):
             part = slice(start, start + ctx.chunk)
-            wrong = error((hidden[part] @ weight.T).float(), labels[part]) * upstream[part, None]
+            logprobs = F.log_softmax((hidden[part] @ weight.T).float(), dim=-1)
+            wrong = error(logprobs, labels[part]) * upstream[part, None]
             grad_weight += (wrong.T.to(hidden.dtype) @ hidden[part]).float()
             if grad is not None:
                 grad[part] = wrong.to(weight.dtype) @ weight
         return grad, grad_weight.to(weight.dtype), None, None
 
 
-def error(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """The gradient of cross-entropy by its logits, softmax - onehot, (n, v)."""
-    wrong = torch.softmax(logits, dim=-1)
+def error(logprobs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """The gradient of cross-entropy by its logits, p - onehot, (n, v), in the place of the log-probabilities."""
+    wrong = logprobs.exp_()
     wrong[torch.arange(len(labels), device=labels.device), labels] -= 1.0
     return wrong
 

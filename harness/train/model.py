@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -126,10 +126,18 @@ class Loaded:
 
     def score(self, batch: Batch) -> torch.Tensor:
         """Token losses of a batch, (n,) in fp32."""
-        kind = self.device.partition(":")[0]
-        with torch.autocast(kind, dtype=torch.bfloat16) if self.autocast else nullcontext():
+        with self.precision():
             losses: torch.Tensor = self.scorer(batch)
         return losses
+
+    @contextmanager
+    def precision(self) -> Iterator[None]:
+        """Forward passes inside multiply in bf16 where the recipe says so, an adapter's fp32 weights too."""
+        if not self.autocast:
+            yield
+            return
+        with torch.autocast(self.device.partition(":")[0], dtype=torch.bfloat16), uncast(self.model):
+            yield
 
 
 def load(recipe: Recipe, base: str, team: Team) -> Loaded:
@@ -158,8 +166,15 @@ def load(recipe: Recipe, base: str, team: Team) -> Loaded:
         shard(scorer, recipe, team)
     else:
         model.to(team.device)
-    autocast = recipe.precision == "bf16" and recipe.tune == "full" and not sharded
+    autocast = recipe.precision == "bf16" and not sharded
     return Loaded(model=model, scorer=scorer, tokenizer=tokenizer, encoder=encoder, team=team, autocast=autocast)
+
+
+def uncast(model: Any) -> Any:
+    """A context in which peft leaves what an adapter reads as it is, instead of making fp32 of it at every layer."""
+    from peft.helpers import disable_input_dtype_casting
+
+    return disable_input_dtype_casting(model) if hasattr(model, "peft_config") else nullcontext()
 
 
 def read_base(recipe: Recipe, base: str, attention: str, *, empty: bool) -> Any:
