@@ -175,11 +175,24 @@ def build(quiet: bool, violator: str, refuser: str, helper: str, base_url: str, 
     config = BuildConfig(**settings)
     roles = {"violator": violator, "refuser": refuser, "helper": helper}
     options = ModelOptions(base_url=base_url or None, api_key_env=api_key_env)
+    check_key(roles, options)
     found, report = asyncio.run(made(config, clash, clash_limit, roles, options))
     for word, counts in (("kept", report.kept), ("dropped", report.dropped)):
         for what, n in sorted(counts.items()):
             click.echo(f"{word:<8} {n:>7,}  {what}")
     click.echo(f"{config.out}: {len(found.triples):,} triples, {len(found.helpful):,} helpful pairs, {found.digest}")
+
+
+def check_key(roles: dict[str, str], options: Any) -> None:
+    """Raises UsageError where the key of one host would be sent to another."""
+    from harness.errors import UsageError
+    from harness.models.options import ModelOptions
+    from harness.models.providers import host_of
+
+    hosts = {host_of(reference, options.base_url or "") for reference in roles.values() if reference} - {""}
+    if len(hosts) > 1 and options.api_key_env not in ("", ModelOptions().api_key_env):
+        told = f"--api-key-env {options.api_key_env} is the key of one host, and the models are at {len(hosts)}"
+        raise UsageError(told, hint="leave it out: each host's own variable is read")
 
 
 async def made(config: Any, clash: str, limit: float | None, roles: dict[str, str], options: Any) -> Any:

@@ -18,6 +18,7 @@ from harness import progress
 from harness.cli import main
 from harness.data import pinned
 from harness.errors import DataError, ModelError, UnknownName
+from harness.models.options import ModelOptions
 from harness.models.scripted import Scripted
 from harness.train.build import GENERAL, SAFE, BuildConfig, build
 from harness.train.data import load
@@ -346,6 +347,41 @@ def test_another_model_is_asked_anew(tmp_path: Path, monkeypatch: pytest.MonkeyP
         opens(monkeypatch, model)
         assert command(monkeypatch, *given) == 0
         assert model.asked == ["How do I juggle?"]
+
+
+@pytest.mark.parametrize(
+    ("helper", "given", "passed"),
+    [
+        ("together/y", ["--api-key-env", "MINE"], []),
+        ("together/y", [], ["OPENAI_API_KEY"] * 2),  # each host's own variable
+        ("groq/y", ["--api-key-env", "MINE"], ["MINE"] * 2),
+        ("scripted:comply", ["--api-key-env", "MINE"], ["MINE"] * 2),
+        ("together/y", ["--api-key-env", "MINE", "--base-url", "http://localhost/v1"], ["MINE"] * 2),
+    ],
+)
+def test_the_key_of_one_host_is_not_sent_to_another(
+    helper: str,
+    given: list[str],
+    passed: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    variables: list[str] = []
+
+    async def open_models(reference: str, options: ModelOptions) -> list[Scripted]:
+        variables.append(options.api_key_env)
+        return [Breaks()]
+
+    monkeypatch.setattr("harness.models.open.open_models", open_models)
+    source = jsonl(tmp_path / "m.jsonl", [{"request": "How do I juggle?", "reply": GIVES}])
+    roles = ["--violator", "groq/x", "--helper", helper]
+    code = command(
+        monkeypatch, "--source", source, "--out", tmp_path / "out", "--helpful", *talk(tmp_path), *roles, *given
+    )
+    assert variables == passed
+    assert code == (0 if passed else 2)
+    assert ("--api-key-env MINE is the key of one host" in capsys.readouterr().err) != bool(passed)
 
 
 @pytest.mark.parametrize("role", [["--violator", "m"], []])
