@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from harness import registry
-from harness.config import ATTACKS, TASKS, RunSpec
+from harness.config import ATTACKS, TASKS, RunSpec, convert
 from harness.errors import UnknownName, UsageError
+from harness.judges.vote import MEMBERS
 from harness.metrics import CONTRAST
 from harness.models.costs import Purse
 from harness.models.libraries import hush
@@ -143,9 +144,7 @@ def make_plan(spec: RunSpec, models: Sequence[Model]) -> Plan:
             raise UsageError(f"attack {name!r} needs {', '.join(sorted(lacking))}; {spec.model} can't", hint=hint)
         else:
             attacks.append(attack)
-    judges = {name.partition(":")[0] for name in spec.judge}  # a preset may follow
-    used = {*wanted, *judges, *(registry.table("judge") if "vote" in judges else ())}
-    idle = spec.settings().keys() - used
+    idle = spec.settings().keys() - {*wanted, *judges_of(spec)}
     notes += [f"--set {name}: no attack or judge of this run" for name in sorted(idle)]
     refuse = behaviors(spec.behaviors, spec)
     tasks, pairs, missing = load_tasks(spec, logprobs="logprobs" in can)
@@ -166,6 +165,13 @@ def make_plan(spec: RunSpec, models: Sequence[Model]) -> Plan:
         part=spec.part(),
         notes=(*dict.fromkeys(note for m in models for note in getattr(m, "notes", ())), *notes, *missing),
     )
+
+
+def judges_of(spec: RunSpec) -> set[str]:
+    """The judges whose settings a run heeds: those named, and the members of a vote."""
+    members = convert(tuple[str, ...], spec.options_of("vote").get("judges", MEMBERS), "vote.judges")
+    asked = (*spec.judge, *(members if "vote" in spec.judge else ()))
+    return {name.partition(":")[0] for name in asked}  # a preset may follow
 
 
 def check_apart(sets: Sequence[tuple[str, Sequence[Behavior]]]) -> None:
@@ -274,9 +280,10 @@ async def open_reference(spec: RunSpec, plan: Plan, targets: Sequence[Model], pu
 
 
 def make_judge(name: str, spec: RunSpec, model: Model | None) -> Any:
-    """A judge by name; one that asks a model gets it. Raises UnknownName or UsageError."""
-    options: dict[str, Any] = spec.options_of(name)
-    plugin = registry.load("judge", name)
-    if "model" in getattr(plugin, "__dataclass_fields__", {}):
-        return registry.make("judge", name, options, model=model)
-    return registry.make("judge", name, options)
+    """A judge by name; one that asks a model gets it, and a vote its members' settings.
+
+    Raises UnknownName or UsageError.
+    """
+    known = getattr(registry.load("judge", name), "__dataclass_fields__", {})
+    given = {"model": model, "member_settings": spec.settings()}
+    return registry.make("judge", name, spec.options_of(name), **{k: v for k, v in given.items() if k in known})

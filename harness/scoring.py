@@ -12,7 +12,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice, tee
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar
@@ -22,14 +22,14 @@ from harness.config import RunSpec, make_spec
 from harness.data.item import Recorded
 from harness.data.recorded import detect, located, read
 from harness.engine import write_metrics, write_reports
-from harness.errors import DataError, UsageError
+from harness.errors import DataError, UnknownName, UsageError
 from harness.judges.score import judged
 from harness.judges.sheet import read_labels
 from harness.labels import LABELS, Carried, People, carry, keep, people
 from harness.manifest import describe_judge, now, versions
 from harness.metrics import attacked, complied, compute, is_graded
 from harness.models.remember import Remembered
-from harness.plan import make_judge, open_helper
+from harness.plan import judges_of, make_judge, open_helper
 from harness.stats.correction import Labels
 from harness.stats.intervals import clustered
 from harness.store import Store, load, write_json
@@ -176,8 +176,9 @@ def corrections(metrics: Iterable[Metric], lacking: str = "") -> dict[str, Any]:
 def opened(spec: RunSpec, store: Store | None = None) -> Iterator[tuple[list[Judge], asyncio.Runner]]:
     """The judges that `spec` names with their settings and model, and the event loop that model lives on.
 
-    Raises UsageError when one needs a model and none is named.
+    Raises UsageError when one needs a model and none is named, and for a setting of none of them.
     """
+    check_settings(spec)
     asking = [name for name in spec.judge if asks(name)]
     if "llm" in asking and not spec.judge_model:
         hint = "--judge-model smollm2-135m, or a served model with --judge-base-url http://localhost:8000/v1"
@@ -192,6 +193,16 @@ def opened(spec: RunSpec, store: Store | None = None) -> Iterator[tuple[list[Jud
         finally:
             if model is not None:
                 runner.run(model.close())
+
+
+def check_settings(spec: RunSpec) -> None:
+    """Raises UnknownName or UsageError for a setting that no judge named would read."""
+    known = registry.table("judge")
+    for name in spec.settings():
+        if name not in known:
+            raise UnknownName("judge in --set:", name, known)
+        if name not in judges_of(spec):
+            raise UsageError(f"--set {name}: no judge of this name is asked", hint=f"--judge {name}")
 
 
 def asks(name: str) -> bool:
@@ -417,4 +428,6 @@ def judge_spec(told: Mapping[str, Any]) -> RunSpec:
     own = {k: told[k] for k in keys if k in told}
     if not own.get("judge_model"):
         own |= {"judge_model": told.get("model", ""), "judge_base_url": told.get("base_url", "")}
-    return make_spec({**own, "model": told.get("model") or "recorded", "judge": list(told.get("judge", ["rules"]))[:1]})
+    spec = make_spec({**own, "model": told.get("model") or "recorded", "judge": list(told.get("judge", ["rules"]))[:1]})
+    used = judges_of(spec)
+    return replace(spec, set=tuple(item for item in spec.set if item.partition(".")[0] in used))

@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -19,6 +19,7 @@ from harness import registry
 from harness.errors import UsageError
 from harness.types import Attempt, Completion, Judge, Judgement, Label, Model, Record
 
+MEMBERS = ("rules", "llm", "llm:harmbench")
 _SETTING = {"llm": "preset", "classifier": "path"}  # what may stand behind a judge's name
 
 
@@ -28,15 +29,17 @@ class Vote:
 
     name: ClassVar[str] = "vote"
 
-    judges: tuple[str, ...] = ("rules", "llm", "llm:harmbench")  # each with its preset or file behind a colon
+    judges: tuple[str, ...] = MEMBERS  # each with its preset or file behind a colon
     model: Model | None = None  # for those that ask one
+    member_settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)  # by judge
     members: tuple[Judge, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Makes every judge. Raises UnknownName or UsageError for one that can't be made."""
         if len(self.judges) < 2:
             raise UsageError("a vote needs two judges or more", hint="vote.judges=rules,llm,llm:harmbench")
-        object.__setattr__(self, "members", tuple(member(text, self.model) for text in self.judges))
+        members = tuple(member(text, self.model, self.member_settings) for text in self.judges)
+        object.__setattr__(self, "members", members)
 
     @property
     def offline(self) -> bool:
@@ -53,12 +56,14 @@ class Vote:
         return count(self.name, told)
 
 
-def member(text: str, model: Model | None) -> Judge:
-    """A judge by name, its preset or file behind a colon."""
+def member(text: str, model: Model | None, settings: Mapping[str, Mapping[str, Any]]) -> Judge:
+    """A judge by name with its settings; its preset or file may stand behind a colon."""
     name, _, value = text.strip().partition(":")
+    if name == Vote.name:
+        raise UsageError("a vote can't be one of its own judges", hint="vote.judges=rules,llm,llm:harmbench")
     if value and name not in _SETTING:
         raise UsageError(f"judge {name!r} takes nothing behind a colon", hint="llm:PRESET or classifier:FILE")
-    options: dict[str, Any] = {_SETTING[name]: value} if value else {}
+    options = {**settings.get(name, {}), **({_SETTING[name]: value} if value else {})}
     given: dict[str, Any] = {}
     if "model" in getattr(registry.load("judge", name), "__dataclass_fields__", {}):
         if model is None:

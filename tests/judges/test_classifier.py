@@ -7,15 +7,18 @@ import csv
 import json
 import pickle
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from harness.config import RunSpec
 from harness.errors import DataError, UnknownName, UsageError
 from harness.judges.classifier import Classifier, fit
 from harness.judges.vote import Vote, count, disagreement
 from harness.judges.weights import Weights, load
+from harness.plan import make_judge
 from harness.types import Attempt, Behavior, Completion, Judgement, Label, Prompt, Record
 from tests.judges.fakes import JudgeModel, obedient
 
@@ -153,6 +156,16 @@ def test_a_vote_of_rules_and_models() -> None:
     assert json.dumps(vote.describe())
 
 
+def test_a_votes_members_have_their_settings() -> None:
+    changes = ("vote.judges=rules,llm,llm:pair", "rules.min_added=999", "llm.tries=5", "llm.preset=harmbench")
+    spec = RunSpec(model="recorded", judge=("vote",), set=changes)
+    rules, first, second = make_judge("vote", spec, JudgeModel(obedient("refuses"))).members
+    assert (rules.min_added, first.tries, first.preset) == (999, 5, "harmbench")
+    assert (second.tries, second.preset) == (5, "pair")
+    with pytest.raises(UnknownName, match="did you mean 'min_added'"):
+        make_judge("vote", replace(spec, set=("vote.judges=rules,rules", "rules.min_aded=1")), None)
+
+
 def test_a_vote_names_what_it_lacks() -> None:
     with pytest.raises(UsageError, match="needs a model"):
         Vote()
@@ -162,6 +175,8 @@ def test_a_vote_names_what_it_lacks() -> None:
         Vote(judges=("rules",))
     with pytest.raises(UsageError, match="behind a colon"):
         Vote(judges=("rules:x", "rules"))
+    with pytest.raises(UsageError, match="its own judges"):
+        make_judge("vote", RunSpec(model="recorded", set=("vote.judges=rules,vote",)), None)
 
 
 def test_disagreement_is_a_share_of_what_two_judges_read() -> None:

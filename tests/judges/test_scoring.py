@@ -247,6 +247,26 @@ def test_error_rates_go_with_a_run_only_where_the_judge_that_counts_is_the_one_t
     assert any("other.csv" in note for note in load(again).info["notes"]) != kept_over
 
 
+@pytest.mark.parametrize(
+    ("judge", "change", "says"),
+    [
+        ("rules", "rulez.min_added=1", "unknown judge in --set: 'rulez'; did you mean 'rules'"),
+        ("rules", "llm.tries=1", "--set llm: no judge of this name is asked"),
+        ("rules", "prefill.depths=0", "unknown judge in --set: 'prefill'"),
+        ("vote", "classifier.path=x", "--set classifier: no judge of this name is asked"),
+    ],
+)
+def test_a_setting_that_no_judge_reads_is_refused(tmp_path: Path, judge: str, change: str, says: str) -> None:
+    told = {"model": "recorded", "judge": judge, "judge_model": "no-such-model", "set": ("rules.min_added=9", change)}
+    with pytest.raises(UsageError, match=says):
+        scoring.score(rows(tmp_path / "a.csv", 4), make_spec(told))
+
+
+def test_the_judge_of_a_run_is_made_with_its_own_settings_alone() -> None:
+    told = {"model": "m", "judge": ["rules", "llm"], "set": ["prefill.depths=0", "rules.min_added=9", "llm.tries=1"]}
+    assert scoring.judge_spec(told).set == ("rules.min_added=9",)
+
+
 def own_run(tmp_path: Path, name: str = "mine.csv") -> Path:
     """A run on a file of the user's own, whose ids are those of the bundled set."""
     ids = [b.id for b in registry.behaviors("magic")[:2]]
