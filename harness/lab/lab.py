@@ -25,6 +25,9 @@ from harness.lab.spec import BASE, LabSpec
 from harness.lab.train import Checkpoint, Shelf, make
 from harness.manifest import now
 from harness.store import write_json
+from harness.train import trainer
+from harness.train.data import load as load_data
+from harness.train.methods import check_rows
 from harness.types import Capability, Run
 
 KEPT = ("recipe_sha", "data_sha", "base_sha", "pairs", "pairs_by_part", "positions_by_part", "steps", "tokens_seen",
@@ -65,6 +68,7 @@ def stages(spec: LabSpec, folder: Path) -> Lab:
     """Train, evaluate, gate, report; lab.json tells how far it came."""
     from harness.engine import run
 
+    check_trials(spec)
     check_run(spec)
     manifest: dict[str, Any] = {
         "harness": __version__,
@@ -94,6 +98,16 @@ def stages(spec: LabSpec, folder: Path) -> Lab:
     for name in REPORTS:
         registry.load("report", name)(together, folder)
     return Lab(folder=folder, manifest=manifest, run=together)
+
+
+def check_trials(spec: LabSpec) -> None:
+    """Holds every recipe against its method and its data before any is trained. Raises UsageError or DataError."""
+    recipes = [trial.recipe for trial in spec.trials()]
+    for recipe in recipes:
+        trainer.check(recipe)
+    sets = {name: load_data(name) for name in {recipe.data for recipe in recipes}}
+    for recipe in recipes:
+        check_rows(recipe, sets[recipe.data])
 
 
 def check_run(spec: LabSpec) -> None:

@@ -14,7 +14,7 @@ from harness.train.data import TrainSet
 from harness.train.data import load as load_data
 from harness.train.recipe import Recipe
 from harness.train.rows import Encoder, rows_of
-from harness.train.trainer import settled
+from harness.train.trainer import check, settled
 
 GIB = 2**30
 TOKENS_PER_PAIR = 400  # a mean of instruction data, for sets that are not here; a run counts what it reads
@@ -115,10 +115,11 @@ class Plan:
 
 
 def plan(recipe: Recipe, *, gpus: int | None = None, gpu: str = "H100") -> Plan:
-    """Memory, steps, tokens and hours of a recipe. Raises UsageError for a base or GPU of unknown size.
+    """Memory, steps, tokens and hours of a recipe. Raises UsageError where `train` does, and for unknown sizes.
 
     Without `gpus`, a recipe of the embedded base runs on the CPU and any other one on a machine of eight.
     """
+    check(recipe)
     if gpu not in PEAK:
         raise UsageError(f"no figures for GPU {gpu!r}", hint=f"known: {', '.join(PEAK)}")
     gpus = (0 if recipe.base == embedded.NAME else 8) if gpus is None else gpus

@@ -259,6 +259,25 @@ def test_a_wrong_name_in_the_run_is_said_before_anything_is_trained(
     assert not stage
 
 
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("methods: [derta, r2d2]\nset: {template: inst}", "r2d2 needs template: chat"),
+        ("methods: [derta, vanilla]\nset: {data: DATA}", "vanilla can't be made of official rows"),
+        ("methods: [derta]\nset: {data: nowhere}", "no training data at nowhere"),
+    ],
+)
+def test_what_cannot_be_trained_is_said_before_anything_is(
+    stage: list[str], tmp_path: Path, text: str, says: str
+) -> None:
+    rows = [{"prefix": "How?", "text": "So.", "safe": flag} for flag in ("true", "false")]
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    text = text.replace("DATA", str(tmp_path / "rows.json")) + "\nrun: {attacks: [direct], tasks: none, limit: 1}\n"
+    with pytest.raises(HarnessError, match=says):
+        run_lab(read_spec(written(tmp_path, text)), tmp_path / "lab")
+    assert not stage
+
+
 def test_two_labs_do_not_share_a_folder_at_once(stage: list[str], lab: str, tmp_path: Path) -> None:
     from filelock import FileLock
 

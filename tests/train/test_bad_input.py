@@ -100,6 +100,14 @@ def test_official_rows_are_taken_by_the_methods_they_can_be_and_by_no_other(
     assert fits or f"{method} can't be made of official rows" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("dry", [["--dry-run"], []])
+def test_a_setting_that_a_method_cannot_work_with_is_refused_in_the_dry_run_too(
+    dry: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, "train", "r2d2", "--set", "shard=true", *dry) == 2
+    assert "r2d2 needs shard: false" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("dry", [["--dry-run"], []])
 def test_a_tokenizer_without_a_one_token_refusal_word_is_named_before_a_step_is_made(
