@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -119,7 +120,7 @@ def load(path: str) -> Weights:
             card = json.loads(bytes(held["card"]))
             terms = bytes(held["vocabulary"]).decode().split("\n")
             arrays = {name: np.asarray(held[name], dtype=np.float64) for name in names}
-    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as err:
+    except (OSError, ValueError, KeyError, EOFError, TypeError, RuntimeError, zipfile.BadZipFile, zlib.error) as err:
         raise DataError(f"{path} is no classifier: {err}", hint="harness judge fit labels.csv writes one") from err
     weights = Weights(
         vocabulary={term: i for i, term in enumerate(terms)}, card=card, bias=float(arrays.pop("bias")[0]), **arrays

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import http.client
+import lzma
 import shutil
 import tarfile
 import tempfile
@@ -24,6 +25,8 @@ from harness.progress import Bar
 
 LEFT_OUT = ["*.pth", "*.gguf", "original/*", "*.msgpack", "*.h5", "*.onnx", "onnx/*"]
 BLOCK = 2**20
+BROKEN = (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError)
+"""What unpacking a broken archive raises; RuntimeError: it is encrypted, or packed in a way that is not known here."""
 
 
 def from_hub(repo: str, *, file: str = "") -> Path:
@@ -166,7 +169,7 @@ def unpack(archive: Path, folder: Path) -> None:
         else:
             with tarfile.open(archive) as packed:
                 packed.extractall(folder, filter="data")
-    except (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as err:
+    except BROKEN as err:
         shutil.rmtree(folder, ignore_errors=True)
         archive.unlink()
         hint = "its copy here is thrown away: the same command fetches it again"

@@ -114,6 +114,14 @@ def test_broken_files_are_refused(saved: Path, fitted: Weights, tmp_path: Path) 
     for path, told in ((cut, "no classifier"), (older, "another version"), (tmp_path / "none.npz", "no classifier")):
         with pytest.raises(DataError, match=told):
             Classifier(path=str(path))
+    whole = saved.read_bytes()
+    locked, garbled = tmp_path / "locked.npz", tmp_path / "garbled.npz"
+    at = whole.index(b"PK\1\2") + 8  # flags of the first file in the directory
+    locked.write_bytes(whole[:6] + bytes([whole[6] | 1]) + whole[7:at] + bytes([whole[at] | 1]) + whole[at + 1 :])
+    garbled.write_bytes(whole[:64] + b"\xff" * 64 + whole[128:])
+    for path in (locked, garbled):
+        with pytest.raises(DataError, match="no classifier"):
+            Classifier(path=str(path))
     with pytest.raises(UsageError, match="needs the file"):
         Classifier()
 

@@ -4,6 +4,7 @@ import asyncio
 import json
 import tarfile
 import threading
+import zipfile
 from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -426,6 +427,22 @@ def test_a_broken_archive_is_thrown_away_so_that_the_next_try_can_work(
         locate(f"{url}/cut.tar.gz")
     packed.write_bytes(whole)
     assert (locate(f"{url}/cut.tar.gz") / "config.json").is_file()
+
+
+@pytest.mark.parametrize(("offset", "value"), [(8, 1), (10, 97)])
+def test_an_archive_that_is_encrypted_or_packed_in_an_unknown_way_is_said_and_thrown_away(
+    offset: int, value: int, tmp_path: Path
+) -> None:
+    """Flags and method stand 8 and 10 bytes into a file's place in the directory, 2 bytes less where the file does."""
+    path = tmp_path / "model.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("config.json", "{}")
+    raw = bytearray(path.read_bytes())
+    raw[offset - 2] = raw[raw.index(b"PK\1\2") + offset] = value
+    path.write_bytes(raw)
+    with pytest.raises(DataError, match="can't be unpacked"):
+        hub.unpack(path, tmp_path / "unpacked")
+    assert not path.exists()
 
 
 def test_an_address_that_is_none_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
