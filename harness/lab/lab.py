@@ -11,9 +11,10 @@ Nothing is kept in between: each stage finds what an earlier start finished, so 
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -24,7 +25,7 @@ from harness.lab.pool import pool
 from harness.lab.spec import BASE, LabSpec
 from harness.lab.train import Checkpoint, Shelf, make
 from harness.manifest import now
-from harness.store import write_json
+from harness.store import read_json, write_json
 from harness.train import trainer
 from harness.train.data import load as load_data
 from harness.train.methods import check_rows
@@ -70,16 +71,17 @@ def stages(spec: LabSpec, folder: Path) -> Lab:
 
     check_trials(spec)
     check_run(spec)
+    earlier = earlier_start(spec, folder)
     manifest: dict[str, Any] = {
         "harness": __version__,
         "status": "partial",
         "command": shlex.join(["harness", *sys.argv[1:]]),
-        "started": now(),
+        "started": earlier.get("started") or now(),
         "finished": None,
         "spec": asdict(spec),
-        "methods": {},
-        "run": None,
-        "gates": [],
+        "methods": earlier.get("methods", {}),
+        "run": earlier.get("run"),
+        "gates": earlier.get("gates", []),
     }
     write_json(folder / "lab.json", manifest)
     shelf = Shelf.of(folder / "checkpoints", spec.reuse, spec.base)
@@ -89,15 +91,34 @@ def stages(spec: LabSpec, folder: Path) -> Lab:
     asked = spec.run_spec([checkpoint.folder for checkpoint in checkpoints])
     done = run(asked, folder / f"run-{asked.identity()}")
     manifest["run"] = {"folder": done.folder.name, **{k: done.info.get(k) for k in ("identity", "status", "models",
-                       "judges", "attacks", "tasks", "seeds", "budget", "host", "versions")}}  # fmt: skip
+                       "judges", "attacks", "tasks", "seeds", "budget", "finished", "host", "versions")}}  # fmt: skip
     manifest["gates"] = gate_all(spec, checkpoints, done, folder / "gates")
-    manifest |= {"status": done.info.get("status", "partial"), "finished": now()}
+    ended = earlier.get("finished") if outcome(manifest) == outcome(earlier) else None
+    manifest |= {"status": done.info.get("status", "partial"), "finished": ended or now()}
     write_json(folder / "lab.json", manifest)
     together = join(done, checkpoints, manifest)
     write_json(folder / "metrics.json", [asdict(metric) for metric in together.metrics])
     for name in REPORTS:
         registry.load("report", name)(together, folder)
     return Lab(folder=folder, manifest=manifest, run=together)
+
+
+def earlier_start(spec: LabSpec, folder: Path) -> dict[str, Any]:
+    """What lab.json tells of an earlier start of this very lab; empty where there was none."""
+    path = folder / "lab.json"
+    told: dict[str, Any] = read_json(path) if path.exists() else {}
+    return told if told.get("spec") == as_json(asdict(spec)) else {}
+
+
+def outcome(manifest: Mapping[str, Any]) -> Any:
+    """What a start that finds everything done leaves as it was; what the run has spent is more each time."""
+    run = manifest.get("run") or {}
+    return as_json([manifest.get("methods"), run.get("finished"), manifest.get("gates")])
+
+
+def as_json(value: Any) -> Any:
+    """A value as it comes back from a JSON file."""
+    return json.loads(json.dumps(value, default=str))
 
 
 def check_trials(spec: LabSpec) -> None:

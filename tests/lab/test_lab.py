@@ -7,6 +7,7 @@ import random
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +189,36 @@ def test_a_lab_that_was_killed_between_stages_goes_on(
     monkeypatch.setattr(trainer, "train", plain)
     run_lab(spec, tmp_path / "lab")
     assert stage == ["vanilla-s0", "vanilla-s1", "derta-s0", "derta-s1"]
+
+
+def test_a_lab_that_is_typed_again_keeps_when_it_began_and_ended_and_what_it_found(
+    stage: list[str], lab: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from harness.lab import lab as order
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    clock = count(1)
+    monkeypatch.setattr(order, "now", lambda: next(clock))
+    spec = read_spec(written(tmp_path, lab))
+    first = run_lab(spec, tmp_path / "lab").manifest
+    again = run_lab(spec, tmp_path / "lab").manifest
+    kept = ("started", "finished", "methods", "gates")
+    assert [again[key] for key in kept] == [first[key] for key in kept]
+
+    gate_all = order.gate_all
+    monkeypatch.setattr(order, "gate_all", lambda *given: gate_all(*given)[:1])  # as another policy may
+    other = run_lab(spec, tmp_path / "lab").manifest
+    assert other["started"] == first["started"] < first["finished"] < other["finished"]
+
+    monkeypatch.setattr(order, "gate_all", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run_lab(spec, tmp_path / "lab")
+    told = json.loads((tmp_path / "lab" / "lab.json").read_text())
+    assert (told["status"], told["started"], told["finished"]) == ("partial", first["started"], None)
+    assert (told["methods"], told["gates"]) == (other["methods"], other["gates"])
+    assert told["run"]["folder"] == other["run"]["folder"]
 
 
 def test_a_changed_recipe_trains_anew_and_never_meets_the_records_of_the_old_one(
