@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+from harness.data import rows
 from harness.errors import DataError, UsageError
 from harness.types import sha
 
@@ -98,8 +99,8 @@ def save(folder: Path, data: TrainSet, manifest: Mapping[str, Any]) -> None:
     }
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, rows in texts.items():
-            write(folder / f"{name}.jsonl", "".join(f"{row}\n" for row in rows))
+        for name, found in texts.items():
+            write(folder / f"{name}.jsonl", "".join(f"{row}\n" for row in found))
         write(folder / "manifest.json", json.dumps(dict(manifest), indent=2, ensure_ascii=False) + "\n")
     except OSError as err:
         raise UsageError(f"{folder} can't be written: {err.strerror}", hint="name another folder with --out") from err
@@ -115,7 +116,7 @@ def write(path: Path, text: str) -> None:
 def parse(path: Path, kind: type[R]) -> Iterator[R]:
     """The rows of one JSONL file; every text must be there and not empty."""
     known = {f.name for f in fields(kind)}
-    for number, row in lines(path):
+    for number, row in rows.objects(path):
         missing = [key for key in REQUIRED[kind] if not isinstance(row.get(key), str) or not row[key].strip()]
         unknown = sorted(set(row) - known)
         if missing or unknown:
@@ -132,44 +133,10 @@ REQUIRED: dict[type, Sequence[str]] = {
 
 def official(path: Path) -> Iterator[Instance]:
     """Rows of `prefix`, `text`, `safe`, as JSONL or as one JSON list."""
-    for number, row in lines(path):
+    for number, row in rows.objects(path):
         if not all(isinstance(row.get(key), str) for key in ("prefix", "text")) or not row["text"].strip():
             raise DataError(f"{path}, line {number}: a row needs `prefix`, `text` and `safe`")
         flag = str(row.get("safe", "")).lower()
         if flag not in {"true", "false"}:
             raise DataError(f'{path}, line {number}: `safe` must be "true" (RTO) or "false" (MLE), not {flag!r}')
         yield Instance(id=f"row-{number}", prefix=row["prefix"], text=row["text"], rto=flag == "true")
-
-
-def lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Numbered objects of a JSONL file, or of a file that is one JSON list. Raises DataError for anything else."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")  # spreadsheets put a byte-order mark in front
-    except (OSError, UnicodeDecodeError) as err:
-        raise DataError(f"{path} can't be read: {err}") from err
-    if not text.strip():
-        raise DataError(f"{path} is empty")
-    if text.lstrip().startswith("["):
-        yield from enumerate(objects(path, text), 1)
-        return
-    for number, line in enumerate(text.split("\n"), 1):  # not splitlines(): JSON strings may hold U+2028
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as err:
-            raise DataError(f"{path}, line {number} is not JSON (is the file cut short?): {err}") from err
-        if not isinstance(row, dict):
-            raise DataError(f"{path}, line {number} is not an object")
-        yield number, row
-
-
-def objects(path: Path, text: str) -> Iterable[dict[str, Any]]:
-    """The objects of a JSON list."""
-    try:
-        rows = json.loads(text)
-    except ValueError as err:
-        raise DataError(f"{path} is not JSON (is the file cut short?): {err}") from err
-    if not all(isinstance(row, dict) for row in rows):
-        raise DataError(f"{path}: every element of the list must be an object")
-    return list(rows)

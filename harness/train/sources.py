@@ -9,13 +9,13 @@ from __future__ import annotations
 import random
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from harness.data import pinned, rows
+from harness.data import pinned
+from harness.data.rows import objects
 from harness.errors import DataError
-from harness.train.data import lines
 
 Row: TypeAlias = dict[str, Any]
 Dropped: TypeAlias = Counter[str]
@@ -54,7 +54,7 @@ def requests(given: str | Path) -> tuple[list[Row], list[Row], Dropped]:
 def ours(path: Path) -> list[Row]:
     """The rows of a file of our own form. Raises DataError with the line and the field that is missing or of no use."""
     found = []
-    for number, line in lines(path):
+    for number, line in objects(path):
         row = {key: value for key, value in line.items() if value is not None}
         for key, kind in FIELDS.items():
             if key in row and type(row[key]) is not kind:
@@ -67,9 +67,7 @@ def ours(path: Path) -> list[Row]:
 
 def triples(path: Path) -> tuple[list[Row], Dropped]:
     """Requests of a file: BeaverTails rows (told by `is_safe`), or one request a row."""
-    number, first = next(rows.every(path), (0, None))
-    if not isinstance(first, Mapping):
-        raise DataError(f"{path} row {number} is no object")
+    _, first = next(objects(path))
     if "is_safe" in first:
         return beavertails(path)
     found = []
@@ -136,17 +134,6 @@ def exchange(row: Mapping[str, Any]) -> tuple[str, str]:
     if first is None or first + 1 >= len(said) or said[first + 1][0] not in ("gpt", "assistant"):
         return "", ""
     return str(said[first][1] or "").strip(), str(said[first + 1][1] or "").strip()
-
-
-def objects(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """The rows of a file. Raises DataError for one that is no object, or when there is none."""
-    number = 0
-    for number, row in rows.every(path):
-        if not isinstance(row, Mapping):
-            raise DataError(f"{path} row {number} is no object")
-        yield number, row
-    if not number:
-        raise DataError(f"{path} holds no rows")
 
 
 def text(row: Mapping[str, Any], names: Sequence[str]) -> str:

@@ -199,6 +199,8 @@ def test_a_null_reply_is_an_error_and_an_empty_one_is_judged(tmp_path: Path) -> 
         ("a.jsonl", '{"goal": "x", "response": "y"}\n{"goal": \n', "line 2 is not JSON"),
         ("a.json", '[{"goal": "x", "response": "y"}, {"goal": ]', "element 2 is not JSON"),
         ("a.json", '[{"goal": "x", "response": "y"} {"goal": "x"}]', "a comma is missing"),
+        ("a.json", '[{"goal": "x", "response": "y"}]\n[{"goal": "x", "response": "y"}]', "something follows"),
+        ("a.json", '[{"goal": "x", "response": "y"}} more', "a comma is missing"),
         ("a.csv", "goal,response\nx,y\nx,y,z\n", "row 3"),
         ("a.csv", 'goal,response\nx,"y\n', "not CSV"),
         ("a.csv", "goal,nothing\nx,y\n", "no column holds the reply"),

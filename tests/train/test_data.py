@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from harness.data.rows import objects
 from harness.errors import DataError, ModelError, ModelTimeout, UsageError
 from harness.train.build import BuildConfig, build, loops
-from harness.train.data import HOME, Helpful, TrainSet, Triple, lines, load, parse, save
+from harness.train.data import HOME, Helpful, TrainSet, Triple, load, parse, save
 from harness.types import Capability, Completion, Prompt, Sampling
 from tasks.catalog import HERE
 from tasks.load import behaviors
@@ -96,7 +97,7 @@ def test_official_rows_call_rto_safe(tmp_path: Path) -> None:
         ('{"id": "1", "request": "q", "safe": "s", "violating": "v"}\n{"id": "2", "requ', "line 2 is not JSON"),
         ('{"id": "1", "request": "q", "safe": " ", "violating": "v"}\n', "line 1: lacks safe"),
         ('{"id": "1", "request": "q", "safe": "s", "violating": "v", "extra": 1}\n', "unknown keys extra"),
-        ("3\n", "line 1 is not an object"),
+        ("3\n", "row 1 is no object"),
     ],
 )
 def test_a_broken_line_is_named(tmp_path: Path, text: str, says: str) -> None:
@@ -114,7 +115,7 @@ def test_a_text_may_hold_any_line_separator_of_unicode(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ['{"id": "1"}\n{"id": "2"}\n', '[{"id": "1"}, {"id": "2"}]'])
 def test_a_byte_order_mark_is_no_part_of_the_first_line(tmp_path: Path, text: str) -> None:
     path = write(tmp_path / "rows.jsonl", "\ufeff" + text)
-    assert list(lines(path)) == [(1, {"id": "1"}), (2, {"id": "2"})]
+    assert list(objects(path)) == [(1, {"id": "1"}), (2, {"id": "2"})]
 
 
 @pytest.mark.parametrize("flag", ["", "yes", "None"])

@@ -92,6 +92,19 @@ def test_a_users_requests_go_by_many_names(tmp_path: Path) -> None:
     assert (questions, dropped) == ([], {})
 
 
+@pytest.mark.parametrize("reads", [requests, pairs, load])
+@pytest.mark.parametrize("name", ["mine.jsonl", "mine.csv", "mine.json"])
+def test_bytes_that_are_no_utf8_are_refused(reads: Callable[[Path], object], name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes({
+        "mine.jsonl": b'{"prompt": "caf\xe9", "response": "x"}\n',
+        "mine.csv": b"prompt,response\ncaf\xe9,x\n",
+        "mine.json": b'[{"prompt": "caf\xe9", "response": "x"}]',
+    }[name])  # fmt: skip
+    with pytest.raises(DataError, match=f"{name} is not UTF-8"):
+        reads(path)
+
+
 def test_a_request_that_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="row 2: no request"):
         requests(jsonl(tmp_path / "mine.jsonl", [{"prompt": "coin?"}, {"reply": "x"}]))
