@@ -122,7 +122,7 @@ async def build(
                      "pairs": config.pairs},
     }  # fmt: skip
     data = TrainSet(triples=tuple(triples), helpful=tuple(helpful))
-    save(config.out, data, manifest | {"data_sha": data.digest})
+    save(config.out, data, manifest)
     return load(config.out), report
 
 

@@ -6,13 +6,14 @@ A set is a folder with `triples.jsonl` and `helpful.jsonl`, or one official file
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
 from harness.data import rows
+from harness.data.fetch import replacing
 from harness.errors import DataError, UsageError
 from harness.types import sha
 
@@ -73,12 +74,14 @@ R = TypeVar("R", Triple, Helpful)
 
 
 def load(where: str | Path) -> TrainSet:
-    """The set in a folder, an official file, or a bundled set by name. Raises DataError naming the broken line."""
+    """The set in a folder, an official file, or a bundled set by name. Raises DataError naming the broken line, or
+    where a folder's manifest is of other rows."""
     path = HOME / where if isinstance(where, str) and (HOME / where).is_dir() else Path(where)
     if path.is_dir():
         triples = tuple(parse(path / "triples.jsonl", Triple))
         helpful = tuple(parse(path / "helpful.jsonl", Helpful))
         found = TrainSet(triples=triples, helpful=helpful)
+        check_manifest(path / "manifest.json", found)
     elif path.is_file():
         found = TrainSet(instances=tuple(official(path)))
     else:
@@ -91,26 +94,41 @@ def load(where: str | Path) -> TrainSet:
     return found
 
 
+def check_manifest(path: Path, data: TrainSet) -> None:
+    """Raises DataError where a set's manifest is of other rows; a set may have none."""
+    if not path.exists():
+        return
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as err:
+        raise DataError(f"{path} can't be read: {err}") from err
+    if isinstance(told, dict) and told.get("data_sha", data.digest) != data.digest:
+        hint = "build it again; or, if the rows were changed on purpose, remove manifest.json"
+        raise DataError(
+            f"{path} is of other rows than lie beside it: the set was written in part, or changed", hint=hint
+        )
+
+
 def save(folder: Path, data: TrainSet, manifest: Mapping[str, Any]) -> None:
-    """Writes a set as `load` reads it, with a manifest of how it came about. Raises UsageError when it can't."""
-    texts = {
-        "triples": [json.dumps(asdict(row), ensure_ascii=False) for row in data.triples],
-        "helpful": [json.dumps(asdict(row), ensure_ascii=False) for row in data.helpful],
-    }
+    """Writes a set as `load` reads it, with a manifest of how it came about. Raises UsageError when it can't.
+
+    The replies may be harmful: the files are their owner's alone. All are written before the first takes its place,
+    and that is the manifest, so that `load` tells a set that was replaced in part.
+    """
+    told = json.dumps({**manifest, "data_sha": data.digest}, indent=2, ensure_ascii=False) + "\n"
+    texts = {"helpful.jsonl": jsonl(data.helpful), "triples.jsonl": jsonl(data.triples), "manifest.json": told}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, found in texts.items():
-            write(folder / f"{name}.jsonl", "".join(f"{row}\n" for row in found))
-        write(folder / "manifest.json", json.dumps(dict(manifest), indent=2, ensure_ascii=False) + "\n")
+        with ExitStack() as stack:  # what was opened last takes its place first
+            for name, text in texts.items():
+                stack.enter_context(replacing(folder / name)).write(text.encode())
     except OSError as err:
         raise UsageError(f"{folder} can't be written: {err.strerror}", hint="name another folder with --out") from err
 
 
-def write(path: Path, text: str) -> None:
-    """Writes a file; a new one is its owner's alone, since the replies in it may be harmful."""
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(text)
+def jsonl(found: Sequence[Triple | Helpful]) -> str:
+    """Rows as text, one a line."""
+    return "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in found)
 
 
 def parse(path: Path, kind: type[R]) -> Iterator[R]:

@@ -112,6 +112,52 @@ def test_a_text_may_hold_any_line_separator_of_unicode(tmp_path: Path) -> None:
     assert load(tmp_path) == data
 
 
+def made(reply: str) -> TrainSet:
+    triple = Triple(id="1", request="q", safe="Sorry", violating=reply)
+    return TrainSet(triples=(triple,), helpful=(Helpful(id="h", request="q", reply=reply),))
+
+
+def test_a_set_whose_files_are_not_of_one_writing_is_refused(tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    save(one, made("a"), {})
+    save(two, made("b"), {})
+    (one / "helpful.jsonl").write_bytes((two / "helpful.jsonl").read_bytes())
+    with pytest.raises(DataError, match="is of other rows"):
+        load(one)
+    (one / "manifest.json").unlink()
+    assert load(one).helpful == made("b").helpful
+
+
+@pytest.mark.parametrize("last", ["manifest.json", "triples.jsonl", "helpful.jsonl"])
+def test_a_set_is_replaced_whole_or_refused(last: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk fails at one of the renames: what was there before is there, or `load` says that it is in part."""
+    save(tmp_path, made("a"), {})
+    rename = Path.replace
+
+    def fails(path: Path, target: Path) -> Path:
+        if target.name == last:
+            raise OSError(5, "no disk")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "replace", fails)
+    with pytest.raises(UsageError, match="no disk"):
+        save(tmp_path, made("b"), {})
+    if last == "manifest.json":
+        assert load(tmp_path) == made("a")
+    else:
+        with pytest.raises(DataError, match="is of other rows"):
+            load(tmp_path)
+
+
+def test_a_file_that_others_could_read_becomes_its_owners_alone(tmp_path: Path) -> None:
+    for name in ("triples.jsonl", "helpful.jsonl", "manifest.json"):
+        write(tmp_path / name, "{}").chmod(0o644)
+    save(tmp_path, made("a"), {})
+    assert {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {
+        "triples.jsonl": 0o600, "helpful.jsonl": 0o600, "manifest.json": 0o600,
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize("text", ['{"id": "1"}\n{"id": "2"}\n', '[{"id": "1"}, {"id": "2"}]'])
 def test_a_byte_order_mark_is_no_part_of_the_first_line(tmp_path: Path, text: str) -> None:
     path = write(tmp_path / "rows.jsonl", "\ufeff" + text)
