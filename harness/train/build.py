@@ -177,7 +177,7 @@ async def refused(
             texts[i] = None if reply is None else reply.text.strip() if reply.finish == "stop" else ""
     kept = []
     for triple, text in zip(triples, texts, strict=True):
-        if text is not None and not dropped(report, "safe: no refusal", not text.startswith(config.refusal)):
+        if text is not None and not dropped(report, "safe: no refusal", not (text and text.startswith(config.refusal))):
             kept.append(Triple(id=triple.id, request=triple.request, safe=text, violating=triple.violating,
                                source=triple.source, raw=triple.raw))  # fmt: skip
     return kept

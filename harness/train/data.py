@@ -8,9 +8,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 from harness.data import rows
 from harness.data.fetch import replacing
@@ -133,12 +133,12 @@ def jsonl(found: Sequence[Triple | Helpful]) -> str:
 
 def parse(path: Path, kind: type[R]) -> Iterator[R]:
     """The rows of one JSONL file; every text must be there and not empty."""
-    known = {f.name for f in fields(kind)}
-    for number, row in rows.objects(path):
-        missing = [key for key in REQUIRED[kind] if not isinstance(row.get(key), str) or not row[key].strip()]
-        unknown = sorted(set(row) - known)
-        if missing or unknown:
-            what = f"lacks {', '.join(missing)}" if missing else f"has unknown keys {', '.join(unknown)}"
+    known = get_type_hints(kind)
+    for number, line in rows.objects(path):
+        row = filled(line)
+        unknown = sorted(set(row) - set(known))
+        what = f"has unknown keys {', '.join(unknown)}" if unknown else flaw(row, known, REQUIRED[kind])
+        if what:
             raise DataError(f"{path}, line {number}: {what}", hint=f"a row holds: {', '.join(sorted(known))}")
         yield kind(**row)
 
@@ -147,6 +147,25 @@ REQUIRED: dict[type, Sequence[str]] = {
     Triple: ("id", "request", "safe", "violating"),
     Helpful: ("id", "request", "reply"),
 }
+KINDS: dict[type, str] = {str: "a text", bool: "true or false", int: "a whole number"}
+
+
+def filled(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row without what is null or a text of blanks: that is as good as not there."""
+    return {
+        key: value
+        for key, value in row.items()
+        if value is not None and not (isinstance(value, str) and not value.strip())
+    }
+
+
+def flaw(row: Mapping[str, Any], known: Mapping[str, type], required: Sequence[str]) -> str:
+    """What is wrong with a row: a value of another kind, or one that is missing; empty where nothing is."""
+    for key, kind in known.items():
+        if key in row and type(row[key]) is not kind:
+            return f"`{key}` must be {KINDS[kind]}"
+    missing = [key for key in required if key not in row]
+    return f"lacks {', '.join(missing)}" if missing else ""
 
 
 def official(path: Path) -> Iterator[Instance]:

@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 from harness.data import pinned
 from harness.data.rows import objects
 from harness.errors import DataError
+from harness.train.data import filled, flaw
 
 Row: TypeAlias = dict[str, Any]
 Dropped: TypeAlias = Counter[str]
@@ -26,9 +27,8 @@ REFUSAL = re.compile(
 SHORT = 12  # words; a violating reply of fewer teaches nothing
 REQUEST = ("request", "prompt", "question", "instruction", "goal", "forbidden_prompt")
 REPLY = ("reply", "response", "output", "answer", "completion")
-FIELDS = {"id": str, "request": str, "reply": str, "safe": str, "kind": str, "raw": bool, "words": int}
+FIELDS: dict[str, type] = {"id": str, "request": str, "reply": str, "safe": str, "kind": str, "raw": bool, "words": int}
 """What a row of tricks.jsonl or questions.jsonl may hold; it must hold the first two."""
-KINDS = {str: "a text", bool: "true or false", int: "a whole number"}
 
 
 def locate(given: str | Path) -> Path:
@@ -55,12 +55,9 @@ def ours(path: Path) -> list[Row]:
     """The rows of a file of our own form. Raises DataError with the line and the field that is missing or of no use."""
     found = []
     for number, line in objects(path):
-        row = {key: value for key, value in line.items() if value is not None}
-        for key, kind in FIELDS.items():
-            if key in row and type(row[key]) is not kind:
-                raise DataError(f"{path}, line {number}: `{key}` must be {KINDS[kind]}")
-            if key in ("id", "request") and not row.get(key, "").strip():
-                raise DataError(f"{path}, line {number}: no `{key}`", hint=f"a row holds: {', '.join(FIELDS)}")
+        row = filled(line)
+        if what := flaw(row, FIELDS, ("id", "request")):
+            raise DataError(f"{path}, line {number}: {what}", hint=f"a row holds: {', '.join(FIELDS)}")
         found.append(row)
     return found
 
@@ -71,7 +68,8 @@ def triples(path: Path) -> tuple[list[Row], Dropped]:
     if "is_safe" in first:
         return beavertails(path)
     found = []
-    for number, row in objects(path):
+    for number, line in objects(path):
+        row = filled(line)
         request = text(row, REQUEST)
         if not request:
             raise DataError(f"{path} row {number}: no request", hint=f"one of: {', '.join(REQUEST)}")
@@ -112,15 +110,18 @@ def pairs(given: str | Path) -> tuple[list[Row], Dropped]:
     Dropped and counted: without request or reply, refusing.
     """
     path, found, dropped = locate(given), [], Counter[str]()
-    for number, row in objects(path):
+    for number, line in objects(path):
+        row = filled(line)
         request, reply = exchange(row)
-        flaw = "empty" if not (request and reply) else "refusal" if REFUSAL.search(reply) else ""
-        if flaw:
-            dropped[f"helpful: {flaw}"] += 1
+        why = "empty" if not (request and reply) else "refusal" if REFUSAL.search(reply) else ""
+        if why:
+            dropped[f"helpful: {why}"] += 1
             continue
         kind = {"kind": str(row["kind"])} if row.get("kind") else {}
         name = str(row.get("id") or f"{stem(path)}-{number}")
-        found.append({"id": name, "request": request, "reply": reply, "raw": bool(row.get("raw")), **kind})
+        found.append(
+            {"id": name, "request": request, "reply": reply, "raw": str(row.get("raw")).lower() == "true", **kind}
+        )
     return found, dropped
 
 

@@ -105,6 +105,21 @@ def test_a_broken_line_is_named(tmp_path: Path, text: str, says: str) -> None:
         list(parse(write(tmp_path / "triples.jsonl", text), Triple))
 
 
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ({"raw": "false"}, "line 1: `raw` must be true or false"),
+        ({"cut": 1}, "line 1: `cut` must be true or false"),
+        ({"kind": ["general"]}, "line 1: `kind` must be a text"),
+        ({"reply": 3}, "line 1: `reply` must be a text"),
+    ],
+)
+def test_a_value_of_another_kind_is_named(tmp_path: Path, more: dict[str, object], says: str) -> None:
+    path = write(tmp_path / "helpful.jsonl", json.dumps({"id": "1", "request": "q", "reply": "a", **more}) + "\n")
+    with pytest.raises(DataError, match=says):
+        list(parse(path, Helpful))
+
+
 def test_a_text_may_hold_any_line_separator_of_unicode(tmp_path: Path) -> None:
     triple = Triple(id="1", request="q", safe="Sorry", violating="one\u2028two\x85three\r\nfour\x1cfive")
     data = TrainSet(triples=(triple,), helpful=(Helpful(id="h", request="q", reply="a\u2029b"),))

@@ -114,10 +114,10 @@ def test_a_request_that_is_missing_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "says"),
     [
-        ({"request": "coin?"}, "line 2: no `id`"),
-        ({"id": "b"}, "line 2: no `request`"),
-        ({"id": "b", "request": " "}, "line 2: no `request`"),
-        ({"id": "b", "request": None}, "line 2: no `request`"),
+        ({"request": "coin?"}, "line 2: lacks id"),
+        ({"id": "b"}, "line 2: lacks request"),
+        ({"id": "b", "request": " "}, "line 2: lacks request"),
+        ({"id": "b", "request": None}, "line 2: lacks request"),
         ({"id": 7, "request": "coin?"}, "line 2: `id` must be a text"),
         ({"id": "b", "request": "coin?", "reply": ["x"]}, "line 2: `reply` must be a text"),
         ({"id": "b", "request": "coin?", "raw": "false"}, "line 2: `raw` must be true or false"),
@@ -138,6 +138,32 @@ def test_a_field_that_is_null_is_not_there(tmp_path: Path) -> None:
     jsonl(tmp_path / "questions.jsonl", [row])
     data, _ = asyncio.run(build(BuildConfig(source=tmp_path, out=tmp_path / "out")))
     assert [(pair.reply, pair.kind) for pair in data.helpful] == [("Hot.", "general")]
+
+
+def test_an_id_or_a_kind_of_blanks_is_not_there(tmp_path: Path) -> None:
+    source = jsonl(tmp_path / "m.jsonl", [{"id": " ", "request": "coin?", "reply": GIVES}])
+    helpful = jsonl(tmp_path / "h.jsonl", [{"id": "", "request": "tea?", "reply": "Hot.", "kind": " "}])
+    data, _ = asyncio.run(build(BuildConfig(source=source, out=tmp_path / "out", helpful=(str(helpful),))))
+    assert ([t.id for t in data.triples], [(p.id, p.kind) for p in data.helpful]) == (["m-1"], [("h-1", "general")])
+
+
+def test_a_reply_of_blanks_is_not_there(tmp_path: Path) -> None:
+    """What is built of such rows is read again: one is dropped, another gets the safe reply of a template."""
+    blank = {"id": "t1", "request": "coin?", "reply": " \n"}
+    jsonl(tmp_path / "tricks.jsonl", [blank, {"id": "t2", "request": "rope?", "reply": GIVES, "safe": " "}])
+    asked = [{"id": "q1", "request": "tea?", "reply": "\t"}, {"id": "q2", "request": "tea?", "reply": " Hot."}]
+    jsonl(tmp_path / "questions.jsonl", asked)
+    data, report = asyncio.run(build(BuildConfig(source=tmp_path, out=tmp_path / "out", refusal="")))
+    assert ([t.id for t in data.triples], [pair.reply for pair in data.helpful]) == (["t2"], [" Hot."])
+    assert report.dropped == {"violating: no reply and no violator": 1, "helpful: no reply and no helper": 1}
+
+
+@pytest.mark.parametrize(
+    ("flag", "raw"), [(True, True), (False, False), (None, False), ("false", False), ("true", True)]
+)
+def test_a_pair_is_raw_where_its_row_says_so(flag: object, raw: bool, tmp_path: Path) -> None:
+    found, _ = pairs(jsonl(tmp_path / "h.jsonl", [{"request": "tea", "reply": "is hot", "raw": flag}]))
+    assert [row["raw"] for row in found] == [raw]
 
 
 def test_conversations_give_their_first_exchange(tmp_path: Path) -> None:
