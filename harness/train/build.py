@@ -10,13 +10,13 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from harness.errors import DataError, ModelError, UnknownName, UsageError
 from harness.progress import Bar, step
-from harness.train.data import Helpful, TrainSet, Triple, load, save
+from harness.train.data import Helpful, R, TrainSet, Triple, load, save, torn
 from harness.train.rows import first_words
 from harness.train.sources import REFUSAL, SHORT, Row, drawn, pairs, requests
 from harness.types import Completion, Expect, Model, Prompt, Sampling
@@ -121,9 +121,22 @@ async def build(
                      "seed": config.seed, "templates": config.templates, "triples": config.triples,
                      "pairs": config.pairs},
     }  # fmt: skip
-    data = TrainSet(triples=tuple(triples), helpful=tuple(helpful))
+    data = TrainSet(triples=numbered(triples), helpful=numbered(helpful))
     save(config.out, data, manifest)
     return load(config.out), report
+
+
+def numbered(rows: Sequence[R]) -> tuple[R, ...]:
+    """The rows, with a number behind an id that one before has."""
+    found: dict[str, R] = {}
+    times = Counter[str]()
+    for row in rows:
+        name = row.id
+        while name in found:
+            times[row.id] += 1
+            name = f"{row.id}-{times[row.id] + 1}"
+        found[name] = replace(row, id=name)
+    return tuple(found.values())
 
 
 def sources(config: BuildConfig, report: Report) -> tuple[list[Row], list[Row]]:
@@ -134,6 +147,8 @@ def sources(config: BuildConfig, report: Report) -> tuple[list[Row], list[Row]]:
         found, told = pairs(more)
         questions += found
         report.dropped.update(told)
+    tricks = [row for row in tricks if not dropped(report, "no Unicode", torn(row.values()))]
+    questions = [row for row in questions if not dropped(report, "helpful: no Unicode", torn(row.values()))]
     rng = random.Random(config.seed)
     return drawn(tricks, config.triples, rng), drawn(questions, config.pairs, rng)
 
@@ -246,7 +261,7 @@ async def ask(
             except ModelError as err:
                 failed.append(err)
             bar.done()
-            return reply
+            return None if reply and dropped(report, f"{title}: no Unicode", torn([reply.text])) else reply
 
         replies = await asyncio.gather(*map(one, prompts))
     if len(failed) == len(prompts):

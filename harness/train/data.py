@@ -6,7 +6,8 @@ A set is a folder with `triples.jsonl` and `helpful.jsonl`, or one official file
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -134,12 +135,15 @@ def jsonl(found: Sequence[Triple | Helpful]) -> str:
 def parse(path: Path, kind: type[R]) -> Iterator[R]:
     """The rows of one JSONL file; every text must be there and not empty."""
     known = get_type_hints(kind)
+    seen: dict[str, int] = {}
     for number, line in rows.objects(path):
         row = filled(line)
         unknown = sorted(set(row) - set(known))
         what = f"has unknown keys {', '.join(unknown)}" if unknown else flaw(row, known, REQUIRED[kind])
         if what:
             raise DataError(f"{path}, line {number}: {what}", hint=f"a row holds: {', '.join(sorted(known))}")
+        if (before := seen.setdefault(row["id"], number)) != number:
+            raise DataError(f"{path}, line {number}: has the id of line {before}", hint="give every row its own")
         yield kind(**row)
 
 
@@ -159,13 +163,22 @@ def filled(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def torn(values: Iterable[Any]) -> bool:
+    """Whether a text among them holds half of a surrogate pair, which JSON may: no tokenizer takes it, and no file."""
+    return any(isinstance(value, str) and SURROGATE.search(value) for value in values)
+
+
+TORN = "a text holds half of a surrogate pair"
+SURROGATE = re.compile(r"[\ud800-\udfff]")
+
+
 def flaw(row: Mapping[str, Any], known: Mapping[str, type], required: Sequence[str]) -> str:
-    """What is wrong with a row: a value of another kind, or one that is missing; empty where nothing is."""
+    """What is wrong with a row: a value of another kind, one that is missing, a torn text; empty where nothing is."""
     for key, kind in known.items():
         if key in row and type(row[key]) is not kind:
             return f"`{key}` must be {KINDS[kind]}"
     missing = [key for key in required if key not in row]
-    return f"lacks {', '.join(missing)}" if missing else ""
+    return f"lacks {', '.join(missing)}" if missing else TORN if torn(row.values()) else ""
 
 
 def official(path: Path) -> Iterator[Instance]:
@@ -173,6 +186,8 @@ def official(path: Path) -> Iterator[Instance]:
     for number, row in rows.objects(path):
         if not all(isinstance(row.get(key), str) for key in ("prefix", "text")) or not row["text"].strip():
             raise DataError(f"{path}, line {number}: a row needs `prefix`, `text` and `safe`")
+        if torn(row.values()):
+            raise DataError(f"{path}, line {number}: {TORN}")
         flag = str(row.get("safe", "")).lower()
         if flag not in {"true", "false"}:
             raise DataError(f'{path}, line {number}: `safe` must be "true" (RTO) or "false" (MLE), not {flag!r}')

@@ -173,6 +173,20 @@ def test_a_file_that_others_could_read_becomes_its_owners_alone(tmp_path: Path) 
     }  # fmt: skip
 
 
+def test_a_repeated_id_is_named_with_both_its_lines(tmp_path: Path) -> None:
+    row = '{"id": "1", "request": "q", "reply": "a"}\n'
+    with pytest.raises(DataError, match="line 3: has the id of line 1"):
+        list(parse(write(tmp_path / "helpful.jsonl", f"{row}\n{row}"), Helpful))
+
+
+def test_half_of_a_surrogate_pair_is_named_with_its_line(tmp_path: Path) -> None:
+    row = r'{"id": "1", "request": "q", "reply": "a \ud800"}'
+    with pytest.raises(DataError, match="line 1: a text holds half"):
+        list(parse(write(tmp_path / "helpful.jsonl", row), Helpful))
+    with pytest.raises(DataError, match="line 1: a text holds half"):
+        load(write(tmp_path / "rows.json", r'{"prefix": "p", "text": "\udfff", "safe": "true"}'))
+
+
 @pytest.mark.parametrize("text", ['{"id": "1"}\n{"id": "2"}\n', '[{"id": "1"}, {"id": "2"}]'])
 def test_a_byte_order_mark_is_no_part_of_the_first_line(tmp_path: Path, text: str) -> None:
     path = write(tmp_path / "rows.jsonl", "\ufeff" + text)
@@ -310,6 +324,14 @@ def test_a_refuser_must_open_with_the_refusal_word(tmp_path: Path) -> None:
     data, report = asyncio.run(build(config, violator=says({}), refuser=refuser))  # type: ignore[arg-type]
     assert {t.safe for t in data.triples} == {"Sorry, no."}
     assert report.dropped["safe: no refusal"] == 1
+
+
+def test_a_reply_that_is_no_unicode_is_dropped_and_counted(tmp_path: Path) -> None:
+    half = "It is done with a long thread and a very small \ud800 below the table."
+    config = BuildConfig(source=source(tmp_path), out=tmp_path / "out")
+    models = {"violator": says({"trick 1": half}), "helper": says({"question 1": half}, "Hot.")}
+    _, report = asyncio.run(build(config, **models))  # type: ignore[arg-type]
+    assert report.dropped == {"violating: no Unicode": 1, "helpful: no Unicode": 1}
 
 
 def test_loops_are_told_from_plain_text() -> None:

@@ -234,6 +234,31 @@ def test_a_request_without_a_reply_and_without_a_violator_is_counted(tmp_path: P
     assert report.dropped == {"violating: no reply and no violator": 1}
 
 
+def test_a_row_that_is_no_unicode_is_dropped_and_counted(tmp_path: Path) -> None:
+    """JSON may hold half of a surrogate pair; no file and no tokenizer takes it."""
+    rows = [{"request": "coin?", "reply": GIVES}, {"request": "rope \ud83d?", "reply": GIVES}]
+    helpful = jsonl(
+        tmp_path / "h.jsonl", [{"request": "tea?", "reply": "Hot \udc00."}, {"request": "tea?", "reply": "H."}]
+    )
+    config = BuildConfig(source=jsonl(tmp_path / "m.jsonl", rows), out=tmp_path / "out", helpful=(str(helpful),))
+    made, report = asyncio.run(build(config))
+    assert ([t.request for t in made.triples], [pair.reply for pair in made.helpful]) == (["coin?"], ["H."])
+    assert report.dropped == {"no Unicode": 1, "helpful: no Unicode": 1}
+
+
+def test_an_id_that_is_there_already_gets_a_number(tmp_path: Path) -> None:
+    """Also one that another file has, and one that is like an id with its number."""
+    rows = [{"id": name, "request": f"{name} {i}?", "reply": GIVES} for i, name in enumerate("aba")]
+    one, two = (jsonl(tmp_path / f"{n}.jsonl", [{"id": 7, "request": f"tea {n}?", "reply": "Hot."}]) for n in (1, 2))
+    config = BuildConfig(
+        source=jsonl(tmp_path / "m.jsonl", [*rows, {"id": "a-2", "request": "rope?", "reply": GIVES}]),
+        out=tmp_path / "out", helpful=(str(one), str(two)),
+    )  # fmt: skip
+    made, _ = asyncio.run(build(config))
+    assert [t.id for t in made.triples] == ["a", "b", "a-2", "a-2-2"]
+    assert [pair.id for pair in made.helpful] == ["7", "7-2"]
+
+
 def test_a_set_of_refusals_alone_is_not_made(tmp_path: Path) -> None:
     config = BuildConfig(source=jsonl(tmp_path / "b.jsonl", ROWS), out=tmp_path / "out")
     with pytest.raises(DataError, match="no helpful pair") as caught:
