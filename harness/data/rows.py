@@ -48,7 +48,7 @@ def lines(path: Path, *, strict: bool = False) -> Iterator[tuple[int, Any]]:
             if line.strip():
                 try:
                     yield number, json.loads(line)
-                except ValueError as err:
+                except (ValueError, RecursionError) as err:
                     raise DataError(f"{path} line {number} is not JSON (is the file cut short?): {err}") from err
 
 
@@ -88,7 +88,7 @@ def elements(path: Path, *, strict: bool = False) -> Iterator[tuple[int, Any]]:
                 yield number, text.value(number)
                 continue
             key = text.value(number)
-            if text.skip() != ":":
+            if not isinstance(key, str) or text.skip() != ":":
                 raise DataError(f"{path} element {number}: a key without a value")
             text.take()
             yield number, (key, text.value(number))
@@ -150,8 +150,8 @@ class _Text:
         while True:
             try:
                 value, end = json.JSONDecoder().raw_decode(self.buffer, self.at)
-            except ValueError as err:
-                if not self._more(size):
+            except (ValueError, RecursionError) as err:
+                if isinstance(err, RecursionError) or not self._more(size):
                     raise DataError(f"{self.path} element {number} is not JSON: {err}") from err
                 size *= 2
                 continue
