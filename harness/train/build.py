@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from harness.errors import DataError, ModelError, UnknownName, UsageError
 from harness.progress import Bar, step
 from harness.train.data import Helpful, R, TrainSet, Triple, load, save, torn
 from harness.train.rows import first_words
-from harness.train.sources import REFUSAL, SHORT, Row, drawn, pairs, requests
+from harness.train.sources import REFUSAL, SHORT, Row, drawn, origin, pairs, requests
 from harness.types import Completion, Expect, Model, Prompt, Sampling
 
 SAFE = (
@@ -93,13 +93,15 @@ async def build(
     refuser: Model | None = None,
     helper: Model | None = None,
     clash: Clash = lambda request, expect: None,
+    apart: Mapping[str, Any] | None = None,
 ) -> tuple[TrainSet, Report]:
-    """Builds, filters, saves and reads back a set. Raises DataError for a broken source or when nothing is left,
-    UsageError when a model answers nothing or the set can't be written."""
+    """Builds, filters, saves and reads back a set; `apart` is what the manifest says of `clash`. Raises DataError for a
+    broken source or when nothing is left, UsageError when a model answers nothing or the set can't be written."""
     report = Report()
     if config.templates not in TEMPLATES:
         raise UnknownName("templates", config.templates, TEMPLATES)
     tricks, questions = sources(config, report)
+    origins = {"source": origin(config.source), "helpful": [origin(each) for each in config.helpful]}
     with step("keeping apart from what is tested"):
         tricks = [row for row in tricks if not dropped(report, "overlap", clash(row["request"], "refuse"))]
         questions = [r for r in questions if not dropped(report, "helpful: overlap", clash(r["request"], "comply"))]
@@ -113,6 +115,8 @@ async def build(
         raise DataError(told, hint="--helpful FILE, or --helpful evol-instruct")
     report.kept.update(triples=len(triples), **Counter(pair.kind for pair in helpful))
     manifest = {
+        **origins,
+        "apart": dict(apart or {}),
         "kept": dict(report.kept),
         "dropped": dict(report.dropped),
         "models": {role: describe(m) for role, m in [("violator", violator), ("refuser", refuser), ("helper", helper)]},

@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 from harness.data import pinned
 from harness.data.rows import objects
 from harness.errors import DataError
+from harness.models.embedded import file_sha256
 from harness.train.data import filled, flaw
 
 Row: TypeAlias = dict[str, Any]
@@ -49,6 +50,13 @@ def requests(given: str | Path) -> tuple[list[Row], list[Row], Dropped]:
         return found, [], dropped
     questions = path / "questions.jsonl"
     return ours(path / "tricks.jsonl"), ours(questions) if questions.exists() else [], Counter()
+
+
+def origin(given: str | Path) -> dict[str, Any]:
+    """What a manifest keeps of a source: how it was named, and the sha256 of each file that is read."""
+    path = locate(given)
+    files = [path / "tricks.jsonl", path / "questions.jsonl"] if path.is_dir() else [path]
+    return {"name": str(given), "files": {file.name: file_sha256(file) for file in files if file.exists()}}
 
 
 def ours(path: Path) -> list[Row]:

@@ -261,7 +261,9 @@ def test_the_builder_drops_and_counts_what_is_of_no_use(tmp_path: Path) -> None:
         "overlap": 1, "violating: refusal": 1, "violating: short": 1,
         "helpful: cut": 1, "helpful: loop": 1, "helpful: refusal": 1,
     }  # fmt: skip
-    assert json.loads((tmp_path / "out" / "manifest.json").read_text())["dropped"]["overlap"] == 1
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert manifest["dropped"]["overlap"] == 1
+    assert list(manifest["source"]["files"]) == ["tricks.jsonl", "questions.jsonl"]
 
 
 def test_a_request_that_fails_costs_its_own_row_alone(tmp_path: Path) -> None:

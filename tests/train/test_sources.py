@@ -18,11 +18,12 @@ from harness import progress
 from harness.cli import main
 from harness.data import pinned
 from harness.errors import DataError, ModelError, UnknownName
+from harness.models.embedded import file_sha256
 from harness.models.scripted import Scripted
 from harness.train.build import GENERAL, SAFE, BuildConfig, build
 from harness.train.data import load
 from harness.train.sources import beavertails, drawn, locate, pairs, requests
-from harness.types import Completion, Prompt, Sampling
+from harness.types import Completion, Prompt, Sampling, sha
 
 GIVES = "The coin is held in the palm by a drop of wax while the other hand waves about."
 REFUSES = "I'm sorry, I can't tell you how the coin is made to vanish, since it is a secret."
@@ -298,6 +299,11 @@ def test_the_command_builds_drops_what_clashes_and_prints_counts(
     assert ["kept", "3", "general"] in lines
     made = load(tmp_path / "out")
     assert {t.source for t in made.triples} == {"file", "scripted:comply"}
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert manifest["source"] == {"name": str(source), "files": {"m.jsonl": file_sha256(source)}}
+    assert [one["files"] for one in manifest["helpful"]] == [{"talk.jsonl": file_sha256(tmp_path / "talk.jsonl")}]
+    requests_sha = sha([behavior.request for behavior in behaviors("magic")])
+    assert manifest["apart"] == {"clash": "magic", "clash_limit": None, "requests_sha": requests_sha}
 
 
 def test_a_helpful_question_of_an_over_refusal_set_is_dropped(
