@@ -211,6 +211,7 @@ async def made(config: Any, clash: str, limit: float | None, roles: dict[str, st
     from harness.types import Expect, sha
 
     held = held_out(clash)
+    apart = {"clash": clash, "clash_limit": limit, "requests_sha": sha([behavior.request for behavior in held])}
 
     def near(request: str, expect: Expect) -> str | None:
         return registry.clashes([request], held, expect=expect, limit=limit).get(request)
@@ -225,7 +226,7 @@ async def made(config: Any, clash: str, limit: float | None, roles: dict[str, st
                 store = stack.enter_context(Store(config.out / f"replies-{asked}"))
                 opened = {reference: Remembered(model, store) for reference, model in opened.items()}
             models = {role: opened.get(reference) for role, reference in roles.items()}
-            return await build_set(config, clash=near, **models)
+            return await build_set(config, clash=near, apart=apart, **models)
         finally:
             for model in opened.values():
                 await model.close()

@@ -19,9 +19,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, TypeVar, get_args
 
 from harness.data import derta, graded, rows, runs
 from harness.data.item import Recorded, make
@@ -31,6 +32,7 @@ Format: TypeAlias = Literal[
     "run", "derta", "derta-gsm8k", "derta-mmlu", "jailbreakbench", "harmbench", "inspect", "lm-eval", "rows"
 ]
 FORMATS: tuple[Format, ...] = get_args(Format)
+P = TypeVar("P", dict[str, Any], list[Any])
 
 UNNAMED = "recorded"  # the attack of a reply whose file does not name one
 
@@ -198,30 +200,33 @@ class Columns:
 def _jailbreakbench(path: Path, questions: Path | None) -> Iterator[Recorded]:
     """An artifact of JailbreakBench: `parameters` and `jailbreaks`."""
     whole = _whole(path)
-    told = whole.get("parameters") or {}
-    for number, row in enumerate(whole.get("jailbreaks") or [], 1):
+    told = _part(path, whole, "parameters", dict)
+    for number, row in enumerate(_part(path, whole, "jailbreaks", list), 1):
         if not isinstance(row, Mapping) or "goal" not in row:
             raise DataError(f"{path} jailbreak {number} has no goal")
-        yield make(
-            request=text(row["goal"]),
-            prompt=text(row.get("prompt")),
-            reply=row.get("response"),
-            absent="no-submission" if row.get("prompt") is None else "",
-            label=human_label(row.get("jailbroken")),
-            id=text(row.get("index")),
-            attack=text(told.get("method")) or UNNAMED,
-            category=text(row.get("category")),
-            model=text(told.get("model")) or path.stem,
-            task="jailbreakbench",
-            queries=int(row.get("number_of_queries") or 1),
-            row=number,
-        )
+        with _reading(f"{path} jailbreak {number}"):
+            item = make(
+                request=text(row["goal"]),
+                prompt=text(row.get("prompt")),
+                reply=row.get("response"),
+                absent="no-submission" if row.get("prompt") is None else "",
+                label=human_label(row.get("jailbroken")),
+                id=text(row.get("index")),
+                attack=text(told.get("method")) or UNNAMED,
+                category=text(row.get("category")),
+                model=text(told.get("model")) or path.stem,
+                task="jailbreakbench",
+                queries=int(row.get("number_of_queries") or 1),
+                row=number,
+            )
+        yield item
 
 
 def _harmbench(path: Path, questions: Path | None) -> Iterator[Recorded]:
     """Completions of HarmBench: each behavior id with its generations."""
     requests = _harmbench_requests(questions) if questions else {}
-    for number, (key, found) in rows.elements(path):
+    for number, value in rows.elements(path):
+        key, found = value if isinstance(value, tuple) else ("", None)  # of an array: what has no behavior id
         if not isinstance(found, list):
             raise DataError(f"{path} behavior {number} holds no list of generations")
         for index, row in enumerate(found):
@@ -249,25 +254,25 @@ def _harmbench_requests(path: Path) -> dict[str, str]:
 def _inspect(path: Path, questions: Path | None) -> Iterator[Recorded]:
     """An Inspect log: its samples, with the last user turn as the prompt."""
     whole = _whole(path)
-    about = whole.get("eval") or {}
-    for number, row in enumerate(whole.get("samples") or [], 1):
-        if not isinstance(row, Mapping):
-            raise DataError(f"{path} sample {number} is no object")
-        prompt, more = _turns(row.get("input")), row.get("metadata") or {}
-        request = next((text(more[a]) for a in ALIASES["request"] if more.get(a)), "")
-        choices = (row.get("output") or {}).get("choices") or [{}]
-        yield make(
-            request=request or prompt,
-            prompt=prompt,
-            reply=_content((choices[0].get("message") or {}).get("content")),
-            error="failed" if row.get("error") else None,
-            id=text(row.get("id")),
-            seed=int(row.get("epoch") or 1) - 1,
-            category=text(more.get("category")),
-            model=text(about.get("model")) or path.stem,
-            task=text(about.get("task")) or "inspect",
-            row=number,
-        )
+    about = _part(path, whole, "eval", dict)
+    for number, row in enumerate(_part(path, whole, "samples", list), 1):
+        with _reading(f"{path} sample {number}"):
+            prompt, more = _turns(row.get("input")), row.get("metadata") or {}
+            request = next((text(more[a]) for a in ALIASES["request"] if more.get(a)), "")
+            choices = (row.get("output") or {}).get("choices") or [{}]
+            item = make(
+                request=request or prompt,
+                prompt=prompt,
+                reply=_content((choices[0].get("message") or {}).get("content")),
+                error="failed" if row.get("error") else None,
+                id=text(row.get("id")),
+                seed=int(row.get("epoch") or 1) - 1,
+                category=text(more.get("category")),
+                model=text(about.get("model")) or path.stem,
+                task=text(about.get("task")) or "inspect",
+                row=number,
+            )
+        yield item
 
 
 def _lm_eval(path: Path, questions: Path | None) -> Iterator[Recorded]:
@@ -280,7 +285,8 @@ def _lm_eval(path: Path, questions: Path | None) -> Iterator[Recorded]:
         if not isinstance(reply, str):
             raise DataError(f"{path} line {number} holds likelihoods, no reply", hint="score a generative task")
         given = row.get("arguments") or {}
-        first = given.get("gen_args_0", {}).get("arg_0") if isinstance(given, Mapping) else given[0][0]
+        with _reading(f"{path} line {number}"):
+            first = given.get("gen_args_0", {}).get("arg_0") if isinstance(given, Mapping) else given[0][0]
         named = [doc[a] for a in (*ALIASES["request"], *ALIASES["prompt"]) if isinstance(doc, Mapping) and doc.get(a)]
         yield make(
             request=text(named[0]) if named else text(first),
@@ -298,11 +304,28 @@ def _whole(path: Path) -> dict[str, Any]:
     with rows.opened(path) as file:
         try:
             value = json.load(file)
-        except ValueError as err:
+        except (ValueError, RecursionError) as err:
             raise DataError(f"{path} is not JSON: {err}") from err
     if not isinstance(value, dict):
         raise DataError(f"{path} is no JSON object")
     return value
+
+
+def _part(path: Path, whole: Mapping[str, Any], name: str, kind: type[P]) -> P:
+    """A part of such a file, empty where it has none. Raises DataError for one of another kind."""
+    value = whole.get(name) or kind()
+    if not isinstance(value, kind):
+        raise DataError(f"{path}: `{name}` is no {'object' if kind is dict else 'list'}")
+    return value
+
+
+@contextmanager
+def _reading(where: str) -> Iterator[None]:
+    """Turns what a malformed row comes to into a DataError that says where it is, and nothing of its text."""
+    try:
+        yield
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError) as err:
+        raise DataError(f"{where} is malformed: a value is missing or of another kind ({type(err).__name__})") from err
 
 
 def _turns(value: Any) -> str:

@@ -21,38 +21,41 @@ CHUNK = 1 << 16
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[TextIO]:
+def opened(path: Path, *, strict: bool = False) -> Iterator[TextIO]:
     """The file as text, unpacked (.gz, .xz); a byte-order mark is skipped, bytes that are no UTF-8 are replaced.
 
-    Raises DataError where it can't be read, also later: a packed one that is broken, ends too early or is none.
+    Raises DataError where it can't be read, also later: a packed one that is broken, ends too early or is none, and
+    where `strict`, one that is not UTF-8.
     """
     unpack: dict[str, Any] = {".gz": gzip.open, ".xz": lzma.open}
     try:
         with unpack.get(path.suffix.lower(), open)(
-            path, "rt", encoding="utf-8-sig", errors="replace", newline=""
+            path, "rt", encoding="utf-8-sig", errors="strict" if strict else "replace", newline=""
         ) as file:
             yield file
     except (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile) as err:
         raise DataError(f"{path} can't be unpacked: is it cut short, or packed in another way?") from err
+    except UnicodeDecodeError as err:
+        raise DataError(f"{path} is not UTF-8", hint="save the file as UTF-8") from err
     except OSError as err:
         raise DataError(f"{path} can't be read: {err.strerror}") from err
 
 
-def lines(path: Path) -> Iterator[tuple[int, Any]]:
+def lines(path: Path, *, strict: bool = False) -> Iterator[tuple[int, Any]]:
     """Row number and value of every line of a JSONL file."""
-    with opened(path) as file:
+    with opened(path, strict=strict) as file:
         for number, line in enumerate(file, 1):
             if line.strip():
                 try:
                     yield number, json.loads(line)
-                except ValueError as err:
-                    raise DataError(f"{path} line {number} is not JSON: {err}") from err
+                except (ValueError, RecursionError) as err:
+                    raise DataError(f"{path} line {number} is not JSON (is the file cut short?): {err}") from err
 
 
-def table(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+def table(path: Path, *, strict: bool = False) -> Iterator[tuple[int, dict[str, str]]]:
     """Row number (the header is row 1) and fields of every row of a CSV or TSV file."""
     csv.field_size_limit(1 << 30)
-    with opened(path) as file:
+    with opened(path, strict=strict) as file:
         reader = csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)
         try:
             if not reader.fieldnames:
@@ -66,16 +69,16 @@ def table(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
             raise DataError(f"{path} line {reader.line_num} is not CSV: {err}") from err
 
 
-def elements(path: Path) -> Iterator[tuple[int, Any]]:
+def elements(path: Path, *, strict: bool = False) -> Iterator[tuple[int, Any]]:
     """Number and value of every element of a JSON array; of an object, its `(key, value)` pairs."""
-    with opened(path) as file:
+    with opened(path, strict=strict) as file:
         text = _Text(path, file)
         kind = text.skip()
         if kind not in ("[", "{"):
             raise DataError(f"{path} is no JSON array or object")
         text.take()
-        number = 0
-        while (char := text.skip()) not in ("]", "}"):
+        number, end = 0, "]" if kind == "[" else "}"
+        while (char := text.skip()) != end:
             if number and char != ",":
                 raise DataError(f"{path} element {number}: a comma is missing, or the file ends too early")
             if number:
@@ -85,19 +88,33 @@ def elements(path: Path) -> Iterator[tuple[int, Any]]:
                 yield number, text.value(number)
                 continue
             key = text.value(number)
-            if text.skip() != ":":
+            if not isinstance(key, str) or text.skip() != ":":
                 raise DataError(f"{path} element {number}: a key without a value")
             text.take()
             yield number, (key, text.value(number))
+        text.take()
+        if text.skip():
+            raise DataError(f"{path}: something follows the {end} that ends it")
 
 
-def every(path: Path) -> Iterator[tuple[int, Any]]:
+def every(path: Path, *, strict: bool = False) -> Iterator[tuple[int, Any]]:
     """Number and value of every row of a CSV, TSV, JSON array or JSONL file, told by its suffix and first character."""
     if path.suffix.lower() in (".csv", ".tsv"):
-        return iter(table(path))
-    with opened(path) as file:
+        return iter(table(path, strict=strict))
+    with opened(path, strict=strict) as file:
         array = file.read(4096).lstrip().startswith("[")
-    return elements(path) if array else lines(path)
+    return elements(path, strict=strict) if array else lines(path, strict=strict)
+
+
+def objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The rows of a file to train on. Raises DataError for one that is no object, no UTF-8, or when there is none."""
+    number = 0
+    for number, row in every(path, strict=True):
+        if not isinstance(row, dict):
+            raise DataError(f"{path} row {number} is no object")
+        yield number, row
+    if not number:
+        raise DataError(f"{path} is empty")
 
 
 class _Text:
@@ -133,8 +150,8 @@ class _Text:
         while True:
             try:
                 value, end = json.JSONDecoder().raw_decode(self.buffer, self.at)
-            except ValueError as err:
-                if not self._more(size):
+            except (ValueError, RecursionError) as err:
+                if isinstance(err, RecursionError) or not self._more(size):
                     raise DataError(f"{self.path} element {number} is not JSON: {err}") from err
                 size *= 2
                 continue

@@ -9,16 +9,16 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from harness.errors import DataError, ModelError, UnknownName, UsageError
 from harness.progress import Bar, step
-from harness.train.data import Helpful, TrainSet, Triple, load, save
+from harness.train.data import Helpful, R, TrainSet, Triple, load, save, torn
 from harness.train.rows import first_words
-from harness.train.sources import REFUSAL, SHORT, Row, drawn, pairs, requests
+from harness.train.sources import REFUSAL, SHORT, Row, drawn, origin, pairs, requests
 from harness.types import Completion, Expect, Model, Prompt, Sampling
 
 SAFE = (
@@ -93,13 +93,15 @@ async def build(
     refuser: Model | None = None,
     helper: Model | None = None,
     clash: Clash = lambda request, expect: None,
+    apart: Mapping[str, Any] | None = None,
 ) -> tuple[TrainSet, Report]:
-    """Builds, filters, saves and reads back a set. Raises DataError for a broken source or when nothing is left,
-    UsageError when a model answers nothing or the set can't be written."""
+    """Builds, filters, saves and reads back a set; `apart` is what the manifest says of `clash`. Raises DataError for a
+    broken source or when nothing is left, UsageError when a model answers nothing or the set can't be written."""
     report = Report()
     if config.templates not in TEMPLATES:
         raise UnknownName("templates", config.templates, TEMPLATES)
     tricks, questions = sources(config, report)
+    origins = {"source": origin(config.source), "helpful": [origin(each) for each in config.helpful]}
     with step("keeping apart from what is tested"):
         tricks = [row for row in tricks if not dropped(report, "overlap", clash(row["request"], "refuse"))]
         questions = [r for r in questions if not dropped(report, "helpful: overlap", clash(r["request"], "comply"))]
@@ -113,6 +115,8 @@ async def build(
         raise DataError(told, hint="--helpful FILE, or --helpful evol-instruct")
     report.kept.update(triples=len(triples), **Counter(pair.kind for pair in helpful))
     manifest = {
+        **origins,
+        "apart": dict(apart or {}),
         "kept": dict(report.kept),
         "dropped": dict(report.dropped),
         "models": {role: describe(m) for role, m in [("violator", violator), ("refuser", refuser), ("helper", helper)]},
@@ -121,9 +125,22 @@ async def build(
                      "seed": config.seed, "templates": config.templates, "triples": config.triples,
                      "pairs": config.pairs},
     }  # fmt: skip
-    data = TrainSet(triples=tuple(triples), helpful=tuple(helpful))
-    save(config.out, data, manifest | {"data_sha": data.digest})
+    data = TrainSet(triples=numbered(triples), helpful=numbered(helpful))
+    save(config.out, data, manifest)
     return load(config.out), report
+
+
+def numbered(rows: Sequence[R]) -> tuple[R, ...]:
+    """The rows, with a number behind an id that one before has."""
+    found: dict[str, R] = {}
+    times = Counter[str]()
+    for row in rows:
+        name = row.id
+        while name in found:
+            times[row.id] += 1
+            name = f"{row.id}-{times[row.id] + 1}"
+        found[name] = replace(row, id=name)
+    return tuple(found.values())
 
 
 def sources(config: BuildConfig, report: Report) -> tuple[list[Row], list[Row]]:
@@ -134,6 +151,8 @@ def sources(config: BuildConfig, report: Report) -> tuple[list[Row], list[Row]]:
         found, told = pairs(more)
         questions += found
         report.dropped.update(told)
+    tricks = [row for row in tricks if not dropped(report, "no Unicode", torn(row.values()))]
+    questions = [row for row in questions if not dropped(report, "helpful: no Unicode", torn(row.values()))]
     rng = random.Random(config.seed)
     return drawn(tricks, config.triples, rng), drawn(questions, config.pairs, rng)
 
@@ -177,7 +196,7 @@ async def refused(
             texts[i] = None if reply is None else reply.text.strip() if reply.finish == "stop" else ""
     kept = []
     for triple, text in zip(triples, texts, strict=True):
-        if text is not None and not dropped(report, "safe: no refusal", not text.startswith(config.refusal)):
+        if text is not None and not dropped(report, "safe: no refusal", not (text and text.startswith(config.refusal))):
             kept.append(Triple(id=triple.id, request=triple.request, safe=text, violating=triple.violating,
                                source=triple.source, raw=triple.raw))  # fmt: skip
     return kept
@@ -246,7 +265,7 @@ async def ask(
             except ModelError as err:
                 failed.append(err)
             bar.done()
-            return reply
+            return None if reply and dropped(report, f"{title}: no Unicode", torn([reply.text])) else reply
 
         replies = await asyncio.gather(*map(one, prompts))
     if len(failed) == len(prompts):

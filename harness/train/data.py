@@ -6,12 +6,15 @@ A set is a folder with `triples.jsonl` and `helpful.jsonl`, or one official file
 from __future__ import annotations
 
 import json
-import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
+from harness.data import rows
+from harness.data.fetch import replacing
 from harness.errors import DataError, UsageError
 from harness.types import sha
 
@@ -72,12 +75,14 @@ R = TypeVar("R", Triple, Helpful)
 
 
 def load(where: str | Path) -> TrainSet:
-    """The set in a folder, an official file, or a bundled set by name. Raises DataError naming the broken line."""
+    """The set in a folder, an official file, or a bundled set by name. Raises DataError naming the broken line, or
+    where a folder's manifest is of other rows."""
     path = HOME / where if isinstance(where, str) and (HOME / where).is_dir() else Path(where)
     if path.is_dir():
         triples = tuple(parse(path / "triples.jsonl", Triple))
         helpful = tuple(parse(path / "helpful.jsonl", Helpful))
         found = TrainSet(triples=triples, helpful=helpful)
+        check_manifest(path / "manifest.json", found)
     elif path.is_file():
         found = TrainSet(instances=tuple(official(path)))
     else:
@@ -90,37 +95,55 @@ def load(where: str | Path) -> TrainSet:
     return found
 
 
+def check_manifest(path: Path, data: TrainSet) -> None:
+    """Raises DataError where a set's manifest is of other rows; a set may have none."""
+    if not path.exists():
+        return
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as err:
+        raise DataError(f"{path} can't be read: {err}") from err
+    if isinstance(told, dict) and told.get("data_sha", data.digest) != data.digest:
+        hint = "build it again; or, if the rows were changed on purpose, remove manifest.json"
+        raise DataError(
+            f"{path} is of other rows than lie beside it: the set was written in part, or changed", hint=hint
+        )
+
+
 def save(folder: Path, data: TrainSet, manifest: Mapping[str, Any]) -> None:
-    """Writes a set as `load` reads it, with a manifest of how it came about. Raises UsageError when it can't."""
-    texts = {
-        "triples": [json.dumps(asdict(row), ensure_ascii=False) for row in data.triples],
-        "helpful": [json.dumps(asdict(row), ensure_ascii=False) for row in data.helpful],
-    }
+    """Writes a set as `load` reads it, with a manifest of how it came about. Raises UsageError when it can't.
+
+    The replies may be harmful: the files are their owner's alone. All are written before the first takes its place,
+    and that is the manifest, so that `load` tells a set that was replaced in part.
+    """
+    told = json.dumps({**manifest, "data_sha": data.digest}, indent=2, ensure_ascii=False) + "\n"
+    texts = {"helpful.jsonl": jsonl(data.helpful), "triples.jsonl": jsonl(data.triples), "manifest.json": told}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, rows in texts.items():
-            write(folder / f"{name}.jsonl", "".join(f"{row}\n" for row in rows))
-        write(folder / "manifest.json", json.dumps(dict(manifest), indent=2, ensure_ascii=False) + "\n")
+        with ExitStack() as stack:  # what was opened last takes its place first
+            for name, text in texts.items():
+                stack.enter_context(replacing(folder / name)).write(text.encode())
     except OSError as err:
         raise UsageError(f"{folder} can't be written: {err.strerror}", hint="name another folder with --out") from err
 
 
-def write(path: Path, text: str) -> None:
-    """Writes a file; a new one is its owner's alone, since the replies in it may be harmful."""
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(text)
+def jsonl(found: Sequence[Triple | Helpful]) -> str:
+    """Rows as text, one a line."""
+    return "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in found)
 
 
 def parse(path: Path, kind: type[R]) -> Iterator[R]:
     """The rows of one JSONL file; every text must be there and not empty."""
-    known = {f.name for f in fields(kind)}
-    for number, row in lines(path):
-        missing = [key for key in REQUIRED[kind] if not isinstance(row.get(key), str) or not row[key].strip()]
-        unknown = sorted(set(row) - known)
-        if missing or unknown:
-            what = f"lacks {', '.join(missing)}" if missing else f"has unknown keys {', '.join(unknown)}"
+    known = get_type_hints(kind)
+    seen: dict[str, int] = {}
+    for number, line in rows.objects(path):
+        row = filled(line)
+        unknown = sorted(set(row) - set(known))
+        what = f"has unknown keys {', '.join(unknown)}" if unknown else flaw(row, known, REQUIRED[kind])
+        if what:
             raise DataError(f"{path}, line {number}: {what}", hint=f"a row holds: {', '.join(sorted(known))}")
+        if (before := seen.setdefault(row["id"], number)) != number:
+            raise DataError(f"{path}, line {number}: has the id of line {before}", hint="give every row its own")
         yield kind(**row)
 
 
@@ -128,48 +151,44 @@ REQUIRED: dict[type, Sequence[str]] = {
     Triple: ("id", "request", "safe", "violating"),
     Helpful: ("id", "request", "reply"),
 }
+KINDS: dict[type, str] = {str: "a text", bool: "true or false", int: "a whole number"}
+
+
+def filled(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row without what is null or a text of blanks: that is as good as not there."""
+    return {
+        key: value
+        for key, value in row.items()
+        if value is not None and not (isinstance(value, str) and not value.strip())
+    }
+
+
+def torn(values: Iterable[Any]) -> bool:
+    """Whether a text among them holds half of a surrogate pair, which JSON may: no tokenizer takes it, and no file."""
+    return any(isinstance(value, str) and SURROGATE.search(value) for value in values)
+
+
+TORN = "a text holds half of a surrogate pair"
+SURROGATE = re.compile(r"[\ud800-\udfff]")
+
+
+def flaw(row: Mapping[str, Any], known: Mapping[str, type], required: Sequence[str]) -> str:
+    """What is wrong with a row: a value of another kind, one that is missing, a torn text; empty where nothing is."""
+    for key, kind in known.items():
+        if key in row and type(row[key]) is not kind:
+            return f"`{key}` must be {KINDS[kind]}"
+    missing = [key for key in required if key not in row]
+    return f"lacks {', '.join(missing)}" if missing else TORN if torn(row.values()) else ""
 
 
 def official(path: Path) -> Iterator[Instance]:
     """Rows of `prefix`, `text`, `safe`, as JSONL or as one JSON list."""
-    for number, row in lines(path):
+    for number, row in rows.objects(path):
         if not all(isinstance(row.get(key), str) for key in ("prefix", "text")) or not row["text"].strip():
             raise DataError(f"{path}, line {number}: a row needs `prefix`, `text` and `safe`")
+        if torn(row.values()):
+            raise DataError(f"{path}, line {number}: {TORN}")
         flag = str(row.get("safe", "")).lower()
         if flag not in {"true", "false"}:
             raise DataError(f'{path}, line {number}: `safe` must be "true" (RTO) or "false" (MLE), not {flag!r}')
         yield Instance(id=f"row-{number}", prefix=row["prefix"], text=row["text"], rto=flag == "true")
-
-
-def lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Numbered objects of a JSONL file, or of a file that is one JSON list. Raises DataError for anything else."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")  # spreadsheets put a byte-order mark in front
-    except (OSError, UnicodeDecodeError) as err:
-        raise DataError(f"{path} can't be read: {err}") from err
-    if not text.strip():
-        raise DataError(f"{path} is empty")
-    if text.lstrip().startswith("["):
-        yield from enumerate(objects(path, text), 1)
-        return
-    for number, line in enumerate(text.split("\n"), 1):  # not splitlines(): JSON strings may hold U+2028
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as err:
-            raise DataError(f"{path}, line {number} is not JSON (is the file cut short?): {err}") from err
-        if not isinstance(row, dict):
-            raise DataError(f"{path}, line {number} is not an object")
-        yield number, row
-
-
-def objects(path: Path, text: str) -> Iterable[dict[str, Any]]:
-    """The objects of a JSON list."""
-    try:
-        rows = json.loads(text)
-    except ValueError as err:
-        raise DataError(f"{path} is not JSON (is the file cut short?): {err}") from err
-    if not all(isinstance(row, dict) for row in rows):
-        raise DataError(f"{path}: every element of the list must be an object")
-    return list(rows)

@@ -9,13 +9,15 @@ from __future__ import annotations
 import random
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from harness.data import pinned, rows
+from harness.data import pinned
+from harness.data.rows import objects
 from harness.errors import DataError
-from harness.train.data import lines
+from harness.models.embedded import file_sha256
+from harness.train.data import filled, flaw
 
 Row: TypeAlias = dict[str, Any]
 Dropped: TypeAlias = Counter[str]
@@ -26,9 +28,8 @@ REFUSAL = re.compile(
 SHORT = 12  # words; a violating reply of fewer teaches nothing
 REQUEST = ("request", "prompt", "question", "instruction", "goal", "forbidden_prompt")
 REPLY = ("reply", "response", "output", "answer", "completion")
-FIELDS = {"id": str, "request": str, "reply": str, "safe": str, "kind": str, "raw": bool, "words": int}
+FIELDS: dict[str, type] = {"id": str, "request": str, "reply": str, "safe": str, "kind": str, "raw": bool, "words": int}
 """What a row of tricks.jsonl or questions.jsonl may hold; it must hold the first two."""
-KINDS = {str: "a text", bool: "true or false", int: "a whole number"}
 
 
 def locate(given: str | Path) -> Path:
@@ -51,29 +52,32 @@ def requests(given: str | Path) -> tuple[list[Row], list[Row], Dropped]:
     return ours(path / "tricks.jsonl"), ours(questions) if questions.exists() else [], Counter()
 
 
+def origin(given: str | Path) -> dict[str, Any]:
+    """What a manifest keeps of a source: how it was named, and the sha256 of each file that is read."""
+    path = locate(given)
+    files = [path / "tricks.jsonl", path / "questions.jsonl"] if path.is_dir() else [path]
+    return {"name": str(given), "files": {file.name: file_sha256(file) for file in files if file.exists()}}
+
+
 def ours(path: Path) -> list[Row]:
     """The rows of a file of our own form. Raises DataError with the line and the field that is missing or of no use."""
     found = []
-    for number, line in lines(path):
-        row = {key: value for key, value in line.items() if value is not None}
-        for key, kind in FIELDS.items():
-            if key in row and type(row[key]) is not kind:
-                raise DataError(f"{path}, line {number}: `{key}` must be {KINDS[kind]}")
-            if key in ("id", "request") and not row.get(key, "").strip():
-                raise DataError(f"{path}, line {number}: no `{key}`", hint=f"a row holds: {', '.join(FIELDS)}")
+    for number, line in objects(path):
+        row = filled(line)
+        if what := flaw(row, FIELDS, ("id", "request")):
+            raise DataError(f"{path}, line {number}: {what}", hint=f"a row holds: {', '.join(FIELDS)}")
         found.append(row)
     return found
 
 
 def triples(path: Path) -> tuple[list[Row], Dropped]:
     """Requests of a file: BeaverTails rows (told by `is_safe`), or one request a row."""
-    number, first = next(rows.every(path), (0, None))
-    if not isinstance(first, Mapping):
-        raise DataError(f"{path} row {number} is no object")
+    _, first = next(objects(path))
     if "is_safe" in first:
         return beavertails(path)
     found = []
-    for number, row in objects(path):
+    for number, line in objects(path):
+        row = filled(line)
         request = text(row, REQUEST)
         if not request:
             raise DataError(f"{path} row {number}: no request", hint=f"one of: {', '.join(REQUEST)}")
@@ -114,15 +118,18 @@ def pairs(given: str | Path) -> tuple[list[Row], Dropped]:
     Dropped and counted: without request or reply, refusing.
     """
     path, found, dropped = locate(given), [], Counter[str]()
-    for number, row in objects(path):
+    for number, line in objects(path):
+        row = filled(line)
         request, reply = exchange(row)
-        flaw = "empty" if not (request and reply) else "refusal" if REFUSAL.search(reply) else ""
-        if flaw:
-            dropped[f"helpful: {flaw}"] += 1
+        why = "empty" if not (request and reply) else "refusal" if REFUSAL.search(reply) else ""
+        if why:
+            dropped[f"helpful: {why}"] += 1
             continue
         kind = {"kind": str(row["kind"])} if row.get("kind") else {}
         name = str(row.get("id") or f"{stem(path)}-{number}")
-        found.append({"id": name, "request": request, "reply": reply, "raw": bool(row.get("raw")), **kind})
+        found.append(
+            {"id": name, "request": request, "reply": reply, "raw": str(row.get("raw")).lower() == "true", **kind}
+        )
     return found, dropped
 
 
@@ -136,17 +143,6 @@ def exchange(row: Mapping[str, Any]) -> tuple[str, str]:
     if first is None or first + 1 >= len(said) or said[first + 1][0] not in ("gpt", "assistant"):
         return "", ""
     return str(said[first][1] or "").strip(), str(said[first + 1][1] or "").strip()
-
-
-def objects(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """The rows of a file. Raises DataError for one that is no object, or when there is none."""
-    number = 0
-    for number, row in rows.every(path):
-        if not isinstance(row, Mapping):
-            raise DataError(f"{path} row {number} is no object")
-        yield number, row
-    if not number:
-        raise DataError(f"{path} holds no rows")
 
 
 def text(row: Mapping[str, Any], names: Sequence[str]) -> str:

@@ -199,6 +199,8 @@ def test_a_null_reply_is_an_error_and_an_empty_one_is_judged(tmp_path: Path) -> 
         ("a.jsonl", '{"goal": "x", "response": "y"}\n{"goal": \n', "line 2 is not JSON"),
         ("a.json", '[{"goal": "x", "response": "y"}, {"goal": ]', "element 2 is not JSON"),
         ("a.json", '[{"goal": "x", "response": "y"} {"goal": "x"}]', "a comma is missing"),
+        ("a.json", '[{"goal": "x", "response": "y"}]\n[{"goal": "x", "response": "y"}]', "something follows"),
+        ("a.json", '[{"goal": "x", "response": "y"}} more', "a comma is missing"),
         ("a.csv", "goal,response\nx,y\nx,y,z\n", "row 3"),
         ("a.csv", 'goal,response\nx,"y\n', "not CSV"),
         ("a.csv", "goal,nothing\nx,y\n", "no column holds the reply"),
@@ -213,6 +215,38 @@ def test_what_is_broken_is_named(tmp_path: Path, name: str, content: str, told: 
     path.write_text(content)
     with pytest.raises(DataError, match=told):
         list(recorded.read(path))
+
+
+@pytest.mark.parametrize(
+    ("format", "value", "told"),
+    [
+        ("jailbreakbench", {"jailbreaks": [{"goal": "x", "number_of_queries": "secret"}]}, "jailbreak 1 is malformed"),
+        ("jailbreakbench", {"parameters": "x", "jailbreaks": [{"goal": "x"}]}, "`parameters` is no object"),
+        ("jailbreakbench", {"jailbreaks": 5}, "`jailbreaks` is no list"),
+        ("inspect", {"samples": [{}, {"output": "secret"}]}, "sample 2 is malformed"),
+        ("inspect", {"samples": [{"metadata": [1]}]}, "sample 1 is malformed"),
+        ("inspect", {"samples": [{"output": {"choices": {"a": 1}}}]}, "sample 1 is malformed"),
+        ("inspect", {"samples": ["secret"]}, "sample 1 is malformed"),
+        ("inspect", {"samples": {"a": 1}}, "`samples` is no list"),
+        ("lm-eval", {"doc": {}, "arguments": [[]], "resps": [["x"]]}, "line 1 is malformed"),
+        ("lm-eval", {"doc": {}, "arguments": {"gen_args_0": "x"}, "resps": [["x"]]}, "line 1 is malformed"),
+        ("lm-eval", ["secret"], "line 1 is no lm-eval sample"),
+        ("harmbench", ["secret"], "behavior 1 holds no list"),
+    ],
+)
+def test_a_malformed_row_is_named_and_not_quoted(tmp_path: Path, format: str, value: Any, told: str) -> None:
+    with pytest.raises(DataError, match=told) as caught:
+        list(recorded.read(put(tmp_path / "a.json", value), format))
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("format", ["", "rows", "jailbreakbench", "harmbench", "lm-eval"])
+@pytest.mark.parametrize(("opens", "closes"), [("", ""), ('{"a": ', "}"), ('[{"goal": "x", "response": "y"}, ', "]")])
+def test_json_too_deep_to_read_is_refused(tmp_path: Path, format: str, opens: str, closes: str) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(opens + "[" * 200_000 + "]" * 200_000 + closes)
+    with pytest.raises(DataError):
+        list(recorded.read(path, format))
 
 
 def test_unknown_formats_and_missing_files_are_named(tmp_path: Path) -> None:

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from harness.data.rows import objects
 from harness.errors import DataError, ModelError, ModelTimeout, UsageError
 from harness.train.build import BuildConfig, build, loops
-from harness.train.data import HOME, Helpful, TrainSet, Triple, lines, load, parse, save
+from harness.train.data import HOME, Helpful, TrainSet, Triple, load, parse, save
 from harness.types import Capability, Completion, Prompt, Sampling
 from tasks.catalog import HERE
 from tasks.load import behaviors
@@ -96,12 +97,27 @@ def test_official_rows_call_rto_safe(tmp_path: Path) -> None:
         ('{"id": "1", "request": "q", "safe": "s", "violating": "v"}\n{"id": "2", "requ', "line 2 is not JSON"),
         ('{"id": "1", "request": "q", "safe": " ", "violating": "v"}\n', "line 1: lacks safe"),
         ('{"id": "1", "request": "q", "safe": "s", "violating": "v", "extra": 1}\n', "unknown keys extra"),
-        ("3\n", "line 1 is not an object"),
+        ("3\n", "row 1 is no object"),
     ],
 )
 def test_a_broken_line_is_named(tmp_path: Path, text: str, says: str) -> None:
     with pytest.raises(DataError, match=says):
         list(parse(write(tmp_path / "triples.jsonl", text), Triple))
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ({"raw": "false"}, "line 1: `raw` must be true or false"),
+        ({"cut": 1}, "line 1: `cut` must be true or false"),
+        ({"kind": ["general"]}, "line 1: `kind` must be a text"),
+        ({"reply": 3}, "line 1: `reply` must be a text"),
+    ],
+)
+def test_a_value_of_another_kind_is_named(tmp_path: Path, more: dict[str, object], says: str) -> None:
+    path = write(tmp_path / "helpful.jsonl", json.dumps({"id": "1", "request": "q", "reply": "a", **more}) + "\n")
+    with pytest.raises(DataError, match=says):
+        list(parse(path, Helpful))
 
 
 def test_a_text_may_hold_any_line_separator_of_unicode(tmp_path: Path) -> None:
@@ -111,10 +127,70 @@ def test_a_text_may_hold_any_line_separator_of_unicode(tmp_path: Path) -> None:
     assert load(tmp_path) == data
 
 
+def made(reply: str) -> TrainSet:
+    triple = Triple(id="1", request="q", safe="Sorry", violating=reply)
+    return TrainSet(triples=(triple,), helpful=(Helpful(id="h", request="q", reply=reply),))
+
+
+def test_a_set_whose_files_are_not_of_one_writing_is_refused(tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    save(one, made("a"), {})
+    save(two, made("b"), {})
+    (one / "helpful.jsonl").write_bytes((two / "helpful.jsonl").read_bytes())
+    with pytest.raises(DataError, match="is of other rows"):
+        load(one)
+    (one / "manifest.json").unlink()
+    assert load(one).helpful == made("b").helpful
+
+
+@pytest.mark.parametrize("last", ["manifest.json", "triples.jsonl", "helpful.jsonl"])
+def test_a_set_is_replaced_whole_or_refused(last: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk fails at one of the renames: what was there before is there, or `load` says that it is in part."""
+    save(tmp_path, made("a"), {})
+    rename = Path.replace
+
+    def fails(path: Path, target: Path) -> Path:
+        if target.name == last:
+            raise OSError(5, "no disk")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "replace", fails)
+    with pytest.raises(UsageError, match="no disk"):
+        save(tmp_path, made("b"), {})
+    if last == "manifest.json":
+        assert load(tmp_path) == made("a")
+    else:
+        with pytest.raises(DataError, match="is of other rows"):
+            load(tmp_path)
+
+
+def test_a_file_that_others_could_read_becomes_its_owners_alone(tmp_path: Path) -> None:
+    for name in ("triples.jsonl", "helpful.jsonl", "manifest.json"):
+        write(tmp_path / name, "{}").chmod(0o644)
+    save(tmp_path, made("a"), {})
+    assert {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {
+        "triples.jsonl": 0o600, "helpful.jsonl": 0o600, "manifest.json": 0o600,
+    }  # fmt: skip
+
+
+def test_a_repeated_id_is_named_with_both_its_lines(tmp_path: Path) -> None:
+    row = '{"id": "1", "request": "q", "reply": "a"}\n'
+    with pytest.raises(DataError, match="line 3: has the id of line 1"):
+        list(parse(write(tmp_path / "helpful.jsonl", f"{row}\n{row}"), Helpful))
+
+
+def test_half_of_a_surrogate_pair_is_named_with_its_line(tmp_path: Path) -> None:
+    row = r'{"id": "1", "request": "q", "reply": "a \ud800"}'
+    with pytest.raises(DataError, match="line 1: a text holds half"):
+        list(parse(write(tmp_path / "helpful.jsonl", row), Helpful))
+    with pytest.raises(DataError, match="line 1: a text holds half"):
+        load(write(tmp_path / "rows.json", r'{"prefix": "p", "text": "\udfff", "safe": "true"}'))
+
+
 @pytest.mark.parametrize("text", ['{"id": "1"}\n{"id": "2"}\n', '[{"id": "1"}, {"id": "2"}]'])
 def test_a_byte_order_mark_is_no_part_of_the_first_line(tmp_path: Path, text: str) -> None:
     path = write(tmp_path / "rows.jsonl", "\ufeff" + text)
-    assert list(lines(path)) == [(1, {"id": "1"}), (2, {"id": "2"})]
+    assert list(objects(path)) == [(1, {"id": "1"}), (2, {"id": "2"})]
 
 
 @pytest.mark.parametrize("flag", ["", "yes", "None"])
@@ -185,7 +261,9 @@ def test_the_builder_drops_and_counts_what_is_of_no_use(tmp_path: Path) -> None:
         "overlap": 1, "violating: refusal": 1, "violating: short": 1,
         "helpful: cut": 1, "helpful: loop": 1, "helpful: refusal": 1,
     }  # fmt: skip
-    assert json.loads((tmp_path / "out" / "manifest.json").read_text())["dropped"]["overlap"] == 1
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert manifest["dropped"]["overlap"] == 1
+    assert list(manifest["source"]["files"]) == ["tricks.jsonl", "questions.jsonl"]
 
 
 def test_a_request_that_fails_costs_its_own_row_alone(tmp_path: Path) -> None:
@@ -248,6 +326,14 @@ def test_a_refuser_must_open_with_the_refusal_word(tmp_path: Path) -> None:
     data, report = asyncio.run(build(config, violator=says({}), refuser=refuser))  # type: ignore[arg-type]
     assert {t.safe for t in data.triples} == {"Sorry, no."}
     assert report.dropped["safe: no refusal"] == 1
+
+
+def test_a_reply_that_is_no_unicode_is_dropped_and_counted(tmp_path: Path) -> None:
+    half = "It is done with a long thread and a very small \ud800 below the table."
+    config = BuildConfig(source=source(tmp_path), out=tmp_path / "out")
+    models = {"violator": says({"trick 1": half}), "helper": says({"question 1": half}, "Hot.")}
+    _, report = asyncio.run(build(config, **models))  # type: ignore[arg-type]
+    assert report.dropped == {"violating: no Unicode": 1, "helpful: no Unicode": 1}
 
 
 def test_loops_are_told_from_plain_text() -> None:

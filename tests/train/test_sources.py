@@ -18,12 +18,13 @@ from harness import progress
 from harness.cli import main
 from harness.data import pinned
 from harness.errors import DataError, ModelError, UnknownName
+from harness.models.embedded import file_sha256
 from harness.models.options import ModelOptions
 from harness.models.scripted import Scripted
 from harness.train.build import GENERAL, SAFE, BuildConfig, build
 from harness.train.data import load
 from harness.train.sources import beavertails, drawn, locate, pairs, requests
-from harness.types import Completion, Prompt, Sampling
+from harness.types import Completion, Prompt, Sampling, sha
 
 GIVES = "The coin is held in the palm by a drop of wax while the other hand waves about."
 REFUSES = "I'm sorry, I can't tell you how the coin is made to vanish, since it is a secret."
@@ -93,6 +94,19 @@ def test_a_users_requests_go_by_many_names(tmp_path: Path) -> None:
     assert (questions, dropped) == ([], {})
 
 
+@pytest.mark.parametrize("reads", [requests, pairs, load])
+@pytest.mark.parametrize("name", ["mine.jsonl", "mine.csv", "mine.json"])
+def test_bytes_that_are_no_utf8_are_refused(reads: Callable[[Path], object], name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes({
+        "mine.jsonl": b'{"prompt": "caf\xe9", "response": "x"}\n',
+        "mine.csv": b"prompt,response\ncaf\xe9,x\n",
+        "mine.json": b'[{"prompt": "caf\xe9", "response": "x"}]',
+    }[name])  # fmt: skip
+    with pytest.raises(DataError, match=f"{name} is not UTF-8"):
+        reads(path)
+
+
 def test_a_request_that_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="row 2: no request"):
         requests(jsonl(tmp_path / "mine.jsonl", [{"prompt": "coin?"}, {"reply": "x"}]))
@@ -102,10 +116,10 @@ def test_a_request_that_is_missing_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "says"),
     [
-        ({"request": "coin?"}, "line 2: no `id`"),
-        ({"id": "b"}, "line 2: no `request`"),
-        ({"id": "b", "request": " "}, "line 2: no `request`"),
-        ({"id": "b", "request": None}, "line 2: no `request`"),
+        ({"request": "coin?"}, "line 2: lacks id"),
+        ({"id": "b"}, "line 2: lacks request"),
+        ({"id": "b", "request": " "}, "line 2: lacks request"),
+        ({"id": "b", "request": None}, "line 2: lacks request"),
         ({"id": 7, "request": "coin?"}, "line 2: `id` must be a text"),
         ({"id": "b", "request": "coin?", "reply": ["x"]}, "line 2: `reply` must be a text"),
         ({"id": "b", "request": "coin?", "raw": "false"}, "line 2: `raw` must be true or false"),
@@ -126,6 +140,32 @@ def test_a_field_that_is_null_is_not_there(tmp_path: Path) -> None:
     jsonl(tmp_path / "questions.jsonl", [row])
     data, _ = asyncio.run(build(BuildConfig(source=tmp_path, out=tmp_path / "out")))
     assert [(pair.reply, pair.kind) for pair in data.helpful] == [("Hot.", "general")]
+
+
+def test_an_id_or_a_kind_of_blanks_is_not_there(tmp_path: Path) -> None:
+    source = jsonl(tmp_path / "m.jsonl", [{"id": " ", "request": "coin?", "reply": GIVES}])
+    helpful = jsonl(tmp_path / "h.jsonl", [{"id": "", "request": "tea?", "reply": "Hot.", "kind": " "}])
+    data, _ = asyncio.run(build(BuildConfig(source=source, out=tmp_path / "out", helpful=(str(helpful),))))
+    assert ([t.id for t in data.triples], [(p.id, p.kind) for p in data.helpful]) == (["m-1"], [("h-1", "general")])
+
+
+def test_a_reply_of_blanks_is_not_there(tmp_path: Path) -> None:
+    """What is built of such rows is read again: one is dropped, another gets the safe reply of a template."""
+    blank = {"id": "t1", "request": "coin?", "reply": " \n"}
+    jsonl(tmp_path / "tricks.jsonl", [blank, {"id": "t2", "request": "rope?", "reply": GIVES, "safe": " "}])
+    asked = [{"id": "q1", "request": "tea?", "reply": "\t"}, {"id": "q2", "request": "tea?", "reply": " Hot."}]
+    jsonl(tmp_path / "questions.jsonl", asked)
+    data, report = asyncio.run(build(BuildConfig(source=tmp_path, out=tmp_path / "out", refusal="")))
+    assert ([t.id for t in data.triples], [pair.reply for pair in data.helpful]) == (["t2"], [" Hot."])
+    assert report.dropped == {"violating: no reply and no violator": 1, "helpful: no reply and no helper": 1}
+
+
+@pytest.mark.parametrize(
+    ("flag", "raw"), [(True, True), (False, False), (None, False), ("false", False), ("true", True)]
+)
+def test_a_pair_is_raw_where_its_row_says_so(flag: object, raw: bool, tmp_path: Path) -> None:
+    found, _ = pairs(jsonl(tmp_path / "h.jsonl", [{"request": "tea", "reply": "is hot", "raw": flag}]))
+    assert [row["raw"] for row in found] == [raw]
 
 
 def test_conversations_give_their_first_exchange(tmp_path: Path) -> None:
@@ -196,6 +236,31 @@ def test_a_request_without_a_reply_and_without_a_violator_is_counted(tmp_path: P
     assert report.dropped == {"violating: no reply and no violator": 1}
 
 
+def test_a_row_that_is_no_unicode_is_dropped_and_counted(tmp_path: Path) -> None:
+    """JSON may hold half of a surrogate pair; no file and no tokenizer takes it."""
+    rows = [{"request": "coin?", "reply": GIVES}, {"request": "rope \ud83d?", "reply": GIVES}]
+    helpful = jsonl(
+        tmp_path / "h.jsonl", [{"request": "tea?", "reply": "Hot \udc00."}, {"request": "tea?", "reply": "H."}]
+    )
+    config = BuildConfig(source=jsonl(tmp_path / "m.jsonl", rows), out=tmp_path / "out", helpful=(str(helpful),))
+    made, report = asyncio.run(build(config))
+    assert ([t.request for t in made.triples], [pair.reply for pair in made.helpful]) == (["coin?"], ["H."])
+    assert report.dropped == {"no Unicode": 1, "helpful: no Unicode": 1}
+
+
+def test_an_id_that_is_there_already_gets_a_number(tmp_path: Path) -> None:
+    """Also one that another file has, and one that is like an id with its number."""
+    rows = [{"id": name, "request": f"{name} {i}?", "reply": GIVES} for i, name in enumerate("aba")]
+    one, two = (jsonl(tmp_path / f"{n}.jsonl", [{"id": 7, "request": f"tea {n}?", "reply": "Hot."}]) for n in (1, 2))
+    config = BuildConfig(
+        source=jsonl(tmp_path / "m.jsonl", [*rows, {"id": "a-2", "request": "rope?", "reply": GIVES}]),
+        out=tmp_path / "out", helpful=(str(one), str(two)),
+    )  # fmt: skip
+    made, _ = asyncio.run(build(config))
+    assert [t.id for t in made.triples] == ["a", "b", "a-2", "a-2-2"]
+    assert [pair.id for pair in made.helpful] == ["7", "7-2"]
+
+
 def test_a_set_of_refusals_alone_is_not_made(tmp_path: Path) -> None:
     config = BuildConfig(source=jsonl(tmp_path / "b.jsonl", ROWS), out=tmp_path / "out")
     with pytest.raises(DataError, match="no helpful pair") as caught:
@@ -235,6 +300,11 @@ def test_the_command_builds_drops_what_clashes_and_prints_counts(
     assert ["kept", "3", "general"] in lines
     made = load(tmp_path / "out")
     assert {t.source for t in made.triples} == {"file", "scripted:comply"}
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert manifest["source"] == {"name": str(source), "files": {"m.jsonl": file_sha256(source)}}
+    assert [one["files"] for one in manifest["helpful"]] == [{"talk.jsonl": file_sha256(tmp_path / "talk.jsonl")}]
+    requests_sha = sha([behavior.request for behavior in behaviors("magic")])
+    assert manifest["apart"] == {"clash": "magic", "clash_limit": None, "requests_sha": requests_sha}
 
 
 def test_a_helpful_question_of_an_over_refusal_set_is_dropped(
