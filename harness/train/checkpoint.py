@@ -169,13 +169,12 @@ def last_losses(log: Sequence[Step]) -> dict[str, float]:
 
 
 def command(recipe: Recipe) -> str:
-    """What to type to make it again: the bundled recipe of that name and what differs from it."""
-    if recipe.name not in names():
-        return f"harness train --recipe {recipe.name}.yaml"
-    usual, mine = asdict(find(recipe.name)), asdict(recipe)
+    """What to type to make it again: the bundled recipe of its name, else of its method, and what differs from it."""
+    bundled = recipe.name if recipe.name in names() else f"smollm2-{recipe.method}"
+    usual, mine = asdict(find(bundled)), asdict(recipe)
     told = {k: ",".join(v) if isinstance(v, tuple) else str(v) for k, v in mine.items() if v != usual[k]}
     changes = [f"--set {shlex.quote(f'{k}={v}')}" for k, v in told.items()]
-    return " ".join([f"harness train --recipe {recipe.name}", *changes])
+    return " ".join([f"harness train --recipe {bundled}", *changes])
 
 
 def card(recipe: Recipe, manifest: dict[str, Any]) -> str:

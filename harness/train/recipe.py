@@ -173,7 +173,7 @@ def cast(key: str, value: Any, kind: Any) -> Any:
                 raise ValueError(value)
             return kind(float(value))
         if isinstance(value, str) and kind == tuple[str, ...]:
-            return tuple(part.strip() for part in value.split(","))
+            return tuple(part.strip() for part in value.split(",") if part.strip())
         if kind == tuple[str, ...]:
             return tuple(map(str, value))
     except (TypeError, ValueError, OverflowError, KeyError) as err:

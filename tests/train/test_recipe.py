@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shlex
 from collections import Counter
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -126,7 +127,20 @@ def test_the_card_says_what_to_type_to_make_it_again() -> None:
     recipe = find("smollm2-derta")
     assert command(recipe) == "harness train --recipe smollm2-derta"
     assert command(replace(recipe, seed=2)) == "harness train --recipe smollm2-derta --set seed=2"
-    assert command(Recipe(name="mine")) == "harness train --recipe mine.yaml"
+
+
+@pytest.mark.parametrize("recipe", [
+    change(Recipe(name="mine", method="vanilla"), {"seed": "3", "lr": "1e-3", "shard": "true", "epochs": 1.5}),
+    Recipe(name="its own", method="dpo", base="a folder/base", refusal="I'm", lora_targets=("q_proj", "v_proj")),
+    replace(find("mixtral-8x7b-lora-derta"), lora_parameters=()),
+])  # fmt: skip
+def test_the_command_of_the_card_makes_the_same_recipe(recipe: Recipe) -> None:
+    from harness.commands.train import choose
+    from harness.train.checkpoint import command
+
+    train, flag, name, *changes = shlex.split(command(recipe))[1:]
+    assert (train, flag) == ("train", "--recipe")
+    assert choose(None, name, None, None, tuple(changes[1::2])) == recipe
 
 
 @pytest.mark.parametrize("name", ["vanilla", "derta"])
