@@ -23,11 +23,12 @@ if TYPE_CHECKING:
     from harness.train.model import Loaded
 
 
-def save(folder: Path, recipe: Recipe, data: TrainSet, loaded: Loaded, items: Sequence[Item], log: Sequence[Step],
-         base_sha: str) -> dict[str, Any]:  # fmt: skip
+def save(
+    folder: Path, recipe: Recipe, data: TrainSet, loaded: Loaded, items: Sequence[Item], log: Sequence[Step]
+) -> dict[str, Any]:
     """Writes everything but the state file, which goes last. Returns the manifest. Every process must call it."""
     moved = weights(loaded)
-    manifest = describe(recipe, data, loaded, items, log, base_sha)
+    manifest = describe(recipe, data, loaded, items, log)
     if loaded.team.rank:
         return manifest
     make_folder(folder)
@@ -82,7 +83,7 @@ def settle_weights(path: Path) -> None:
 
 
 def describe(
-    recipe: Recipe, data: TrainSet, loaded: Loaded, items: Sequence[Item], log: Sequence[Step], base_sha: str
+    recipe: Recipe, data: TrainSet, loaded: Loaded, items: Sequence[Item], log: Sequence[Step]
 ) -> dict[str, Any]:
     """What was trained, on what, and how much of it the model saw."""
     import peft
@@ -96,7 +97,7 @@ def describe(
         "recipe_sha": sha({**asdict(recipe), "name": ""}),
         "data_sha": data.digest,
         "base": recipe.base,
-        "base_sha": base_sha,
+        "base_sha": loaded.base_sha,
         "refusal_token": {"word": recipe.refusal, "id": loaded.encoder.refusal},
         "end_of_turn": loaded.encoder.end,
         **count(items),

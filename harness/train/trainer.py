@@ -37,15 +37,16 @@ def train(recipe: Recipe, out: Path) -> Result:
     data = load_data(recipe.data)
     check_rows(recipe, data)
     base = locate(recipe.base)
+    if Path(base).resolve() in out.resolve().parents:
+        raise UsageError(f"{out} lies inside its base: it would change what identifies it", hint="name another --out")
     import torch
 
-    from harness.models.weights import fingerprint
     from harness.train import checkpoint, loop, state
 
     recipe = settled(recipe, on_gpu=torch.cuda.is_available())
     state.make_folder(out)  # before hours go into what can't be kept
     log, loaded, items = loop.run(recipe, data, base, out)
-    manifest = checkpoint.save(out, recipe, data, loaded, items, log, fingerprint(Path(base)))
+    manifest = checkpoint.save(out, recipe, data, loaded, items, log)
     return Result(folder=out, manifest=manifest)
 
 
