@@ -233,7 +233,10 @@ def tokenizer_at_hand(base: str) -> Any:
     hush()
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(folder)
+    try:
+        return AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError):
+        return None
 
 
 def gathered(shape: Shape, recipe: Recipe, split: int) -> float:
@@ -276,16 +279,18 @@ def shape_of(base: str) -> Shape:
 
 
 def shape(c: Mapping[str, Any]) -> Shape:
-    """The shape that a config.json of the Llama kind tells. Raises KeyError for another kind."""
+    """The shape that a config.json of the Llama kind tells, or of its mixtures. Raises KeyError for another kind."""
+    counts = (c.get(key) for key in ("num_local_experts", "num_experts", "n_routed_experts"))
+    experts = next(filter(None, counts), 1)
     return Shape(
         layers=c["num_hidden_layers"],
         hidden=c["hidden_size"],
-        inner=c["intermediate_size"],
+        inner=(experts > 1 and c.get("moe_intermediate_size")) or c["intermediate_size"],
         heads=c["num_attention_heads"],
         kv_heads=c.get("num_key_value_heads") or c["num_attention_heads"],
         vocabulary=c["vocab_size"],
-        experts=c.get("num_local_experts", 1),
-        active_experts=c.get("num_experts_per_tok", 1),
+        experts=experts,
+        active_experts=c.get("num_experts_per_tok") or 1,
         tied=bool(c.get("tie_word_embeddings", False)),
         head_dim=c.get("head_dim") or 0,
     )

@@ -15,7 +15,7 @@ from harness.errors import DataError, UnknownName, UsageError
 from harness.train import recipe as recipes
 from harness.train.data import Helpful, TrainSet, Triple
 from harness.train.methods import draw, schedule, take
-from harness.train.plan import plan, shape_of, text
+from harness.train.plan import plan, read, shape, shape_of, text
 from harness.train.recipe import Recipe, change, find, find_for
 from harness.train.rows import Encoder, Pair
 
@@ -237,6 +237,30 @@ def test_a_base_of_another_kind_is_no_traceback(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"n_layer": 12, "n_embd": 768}')
     with pytest.raises(UsageError, match="does not tell the sizes"):
         shape_of(str(tmp_path))
+
+
+def test_mixtures_of_every_spelling_are_sized_with_all_their_experts() -> None:
+    """Published: Qwen3-30B-A3B 30.5 B, Mixtral 46.7 B; a dense model may say that it has no experts."""
+    qwen = {
+        "num_hidden_layers": 48, "hidden_size": 2048, "intermediate_size": 6144, "moe_intermediate_size": 768,
+        "num_attention_heads": 32, "num_key_value_heads": 4, "head_dim": 128, "vocab_size": 151936,
+        "num_experts_per_tok": 8,
+    }  # fmt: skip
+    for key in ("num_experts", "num_local_experts", "n_routed_experts"):
+        assert shape({**qwen, key: 128}).parameters / 1e9 == pytest.approx(30.5, abs=0.1)
+    assert shape({**qwen, "num_experts": 128}).active / 1e9 == pytest.approx(3.0, abs=0.1)
+    mixtral = {
+        "num_hidden_layers": 32, "hidden_size": 4096, "intermediate_size": 14336, "num_attention_heads": 32,
+        "num_key_value_heads": 8, "vocab_size": 32000, "num_local_experts": 8, "num_experts_per_tok": 2,
+    }  # fmt: skip
+    assert shape(mixtral) == shape_of("mistralai/Mixtral-8x7B-v0.1")
+    dense = shape({**mixtral, "num_local_experts": None, "num_experts_per_tok": None, "num_experts": 0})
+    assert dense == shape_of("mistralai/Mistral-7B-v0.1")
+
+
+def test_a_base_without_a_tokenizer_is_estimated(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    assert "the tokenizer is not here" in read(Recipe(base=str(tmp_path))).source
 
 
 def test_the_ablations_with_half_the_pairs_take_fewer_steps() -> None:
