@@ -212,19 +212,14 @@ def tokens(characters: Iterable[float]) -> float:
 def mixed(recipe: Recipe, safety: float, helpful: float, source: str) -> Reading:
     """The reading of safety and helpful pairs of a mean length in tokens; some methods read two replies of a pair."""
     rows = 2 if recipe.method in ("dpo", "dpo-prefix", "r2d2") else 1
-    n = pairs(recipe)
+    n = recipe.safety_pairs
     size = (n * rows * min(safety, recipe.block) + recipe.helpful * min(helpful, recipe.block)) / (n + recipe.helpful)
     steps = methods.steps(recipe, n + recipe.helpful)
     return Reading(steps=steps, tokens=round(steps * recipe.batch * size), source=source)
 
 
-def pairs(recipe: Recipe) -> int:
-    """Safety pairs of the method: the ablations have half."""
-    return recipe.pairs // 2 if recipe.method in methods.HALVED else recipe.pairs
-
-
 def tokenizer_at_hand(base: str) -> Any:
-    """The tokenizer of a base that is on this machine already; None where it would have to be fetched."""
+    """The tokenizer of a base that is on this machine already; None where there is none, or none that loads."""
     folder = embedded.cache_dir() / "models" / base if base == embedded.NAME else Path(base)
     if not (folder / "config.json").is_file():
         return None

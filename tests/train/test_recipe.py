@@ -263,6 +263,12 @@ def test_a_base_without_a_tokenizer_is_estimated(tmp_path: Path) -> None:
     assert "the tokenizer is not here" in read(Recipe(base=str(tmp_path))).source
 
 
+def test_half_of_one_pair_is_nothing_to_learn_from() -> None:
+    with pytest.raises(UsageError, match=r"vanilla-half takes half of its pairs\): nothing to learn from"):
+        change(find("llama3-8b-vanilla-half"), {"pairs": 1, "helpful": 0})
+    assert Recipe(method="vanilla-half", pairs=1, helpful=1).safety_pairs == 0
+
+
 def test_the_ablations_with_half_the_pairs_take_fewer_steps() -> None:
     """6,000 + 60,000 pairs are 1,032 steps; 3,000 + 60,000: 63,000 * 2 / 128 = 984.4."""
     assert plan(find("llama3-8b-vanilla-half")).reading.steps == 985
