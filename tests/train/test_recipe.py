@@ -15,7 +15,7 @@ from harness.errors import DataError, UnknownName, UsageError
 from harness.train import recipe as recipes
 from harness.train.data import Helpful, TrainSet, Triple
 from harness.train.methods import draw, schedule, take
-from harness.train.plan import plan, read, shape, shape_of, text
+from harness.train.plan import passes, plan, read, shape, shape_of, text
 from harness.train.recipe import Recipe, change, find, find_for
 from harness.train.rows import Encoder, Pair
 
@@ -211,6 +211,10 @@ def test_a_dry_run_counts_what_a_run_would_read(chars: Any, monkeypatch: pytest.
     found = planning.read(recipe)
     assert (found.steps, found.tokens) == (7, expected)
     assert found.source == "counted in the data"
+    assert found.reference == 0
+    pairs = replace(recipe, method="dpo", epochs=3.0)
+    held = [item for item in draw(pairs, DATA, Encoder(chars)) if isinstance(item, Pair)]
+    assert planning.read(pairs).reference == sum(len(row.ids) for pair in held for row in (pair.chosen, pair.rejected))
 
 
 def test_a_dry_run_without_the_tokenizer_says_what_it_assumes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,7 +228,8 @@ def test_a_dry_run_without_the_tokenizer_says_what_it_assumes(monkeypatch: pytes
     found = planning.read(Recipe(pairs=12, helpful=6, batch=4))
     assert (found.steps, found.tokens) == (5, 648)
     assert "4 characters a token" in found.source
-    assert planning.read(Recipe(pairs=12, helpful=6, batch=4, method="dpo")).tokens == 1093
+    pairs = planning.read(Recipe(pairs=12, helpful=6, batch=4, method="dpo"))
+    assert (pairs.tokens, pairs.reference) == (1093, 24 * 33.375)
 
 
 def test_an_adapter_on_fewer_layers_is_smaller() -> None:
@@ -291,6 +296,18 @@ def test_the_searches_of_r2d2_are_in_its_time() -> None:
     assert found.hours > plain.hours
     assert "search" in text(recipe, found)
     assert "search" not in text(recipe, plain)
+
+
+def test_forward_passes_beside_the_steps_are_in_the_time() -> None:
+    """LoRA: 4 operations a weight and token; circuit-breaker 2 more. DPO's reference: 2 over every pair, in each
+    process: 6,000 pairs of two rows of 400 tokens are 4.8 M."""
+    broken, pair = find("smollm2-circuit-breaker"), find("llama3-70b-lora-dpo")
+    assert passes(broken) == passes(replace(broken, method="vanilla")) + 2
+    one, eight = (plan(pair, gpus=n) for n in (1, 8))
+    assert one.reading.reference == 6000 * 2 * 400
+    without = passes(pair) * one.reading.tokens
+    assert one.hours / (8 * eight.hours) == pytest.approx((without + 2 * 4.8e6) / (without + 8 * 2 * 4.8e6))
+    assert plan(replace(pair, method="vanilla")).reading.reference == 0
 
 
 def test_a_broken_set_is_said_in_the_dry_run_too(tmp_path: Any) -> None:
