@@ -30,7 +30,7 @@ def merge(adapter: str, out: Path | None, base: str, quiet: bool) -> None:
     from harness.train.merge import merge as merge_adapter
 
     label, folder = find_adapter(adapter, ModelOptions())
-    beside = Path(adapter).expanduser()
-    usual = beside.with_name(f"{beside.resolve().name}-merged") if beside.is_dir() else Path(f"{label}-merged")
+    here = Path(adapter).expanduser().resolve()
+    usual = here.with_name(f"{here.name}-merged") if here.is_dir() else Path(f"{label}-merged")
     done = merge_adapter(folder, out or usual, base)
     click.echo(str(done.folder))

@@ -58,7 +58,7 @@ class Shelf:
     def find(self, trial: Trial) -> Checkpoint | None:
         """The trial's checkpoint where it is finished, here or in a folder to take over from."""
         place = self.place(trial)
-        if (manifest := read_manifest(place)) is not None:
+        if (manifest := read_manifest(place, f"remove the folder to train again: rm -r {place}")) is not None:
             if not self.fits(manifest, trial.recipe):
                 raise DataError(f"{place} holds another checkpoint", hint=f"remove it: rm -r {place}")
             return Checkpoint(trial=trial, folder=place, manifest=manifest)

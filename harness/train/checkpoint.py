@@ -23,11 +23,12 @@ if TYPE_CHECKING:
     from harness.train.model import Loaded
 
 
-def save(folder: Path, recipe: Recipe, data: TrainSet, loaded: Loaded, items: Sequence[Item], log: Sequence[Step],
-         base_sha: str) -> dict[str, Any]:  # fmt: skip
+def save(
+    folder: Path, recipe: Recipe, data: TrainSet, loaded: Loaded, items: Sequence[Item], log: Sequence[Step]
+) -> dict[str, Any]:
     """Writes everything but the state file, which goes last. Returns the manifest. Every process must call it."""
     moved = weights(loaded)
-    manifest = describe(recipe, data, loaded, items, log, base_sha)
+    manifest = describe(recipe, data, loaded, items, log)
     if loaded.team.rank:
         return manifest
     make_folder(folder)
@@ -82,7 +83,7 @@ def settle_weights(path: Path) -> None:
 
 
 def describe(
-    recipe: Recipe, data: TrainSet, loaded: Loaded, items: Sequence[Item], log: Sequence[Step], base_sha: str
+    recipe: Recipe, data: TrainSet, loaded: Loaded, items: Sequence[Item], log: Sequence[Step]
 ) -> dict[str, Any]:
     """What was trained, on what, and how much of it the model saw."""
     import peft
@@ -96,7 +97,7 @@ def describe(
         "recipe_sha": sha({**asdict(recipe), "name": ""}),
         "data_sha": data.digest,
         "base": recipe.base,
-        "base_sha": base_sha,
+        "base_sha": loaded.base_sha,
         "refusal_token": {"word": recipe.refusal, "id": loaded.encoder.refusal},
         "end_of_turn": loaded.encoder.end,
         **count(items),
@@ -169,13 +170,12 @@ def last_losses(log: Sequence[Step]) -> dict[str, float]:
 
 
 def command(recipe: Recipe) -> str:
-    """What to type to make it again: the bundled recipe of that name and what differs from it."""
-    if recipe.name not in names():
-        return f"harness train --recipe {recipe.name}.yaml"
-    usual, mine = asdict(find(recipe.name)), asdict(recipe)
+    """What to type to make it again: the bundled recipe of its name, else of its method, and what differs from it."""
+    bundled = recipe.name if recipe.name in names() else f"smollm2-{recipe.method}"
+    usual, mine = asdict(find(bundled)), asdict(recipe)
     told = {k: ",".join(v) if isinstance(v, tuple) else str(v) for k, v in mine.items() if v != usual[k]}
     changes = [f"--set {shlex.quote(f'{k}={v}')}" for k, v in told.items()]
-    return " ".join([f"harness train --recipe {recipe.name}", *changes])
+    return " ".join([f"harness train --recipe {bundled}", *changes])
 
 
 def card(recipe: Recipe, manifest: dict[str, Any]) -> str:

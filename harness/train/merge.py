@@ -63,23 +63,31 @@ def check_base(manifest: dict[str, Any]) -> None:
 
 
 def write(base: Path, adapter: Path, out: Path, manifest: dict[str, Any]) -> None:
-    """Loads in fp32, folds the adapter in, and saves beside `out` before it is moved there."""
+    """Loads in fp32, folds the adapter in, and saves beside `out` before it is moved there.
+
+    Raises DataError for a base without a tokenizer, UsageError where `out` can't be written.
+    """
     hush()
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+    from harness.train.state import written
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(base)
+    except (OSError, ValueError) as err:
+        raise DataError(f"the tokenizer of {base} can't be loaded: {err}") from err
     kept = AutoConfig.from_pretrained(base).dtype or torch.float32
     plain = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     whole = with_adapters(plain, {"default": adapter}).merge_and_unload().to(kept)
     scratch = out.with_name(f".{out.name}.writing")
     shutil.rmtree(scratch, ignore_errors=True)
     try:
-        scratch.mkdir(parents=True)
-        whole.save_pretrained(scratch)
-        AutoTokenizer.from_pretrained(base).save_pretrained(scratch)
-        (scratch / "manifest.json").write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
-        scratch.rename(out)
-    except OSError as err:
-        raise UsageError(f"{out} can't be written: {err.strerror}", hint="name another folder with --out") from err
+        with written(out):
+            scratch.mkdir(parents=True)
+            whole.save_pretrained(scratch)
+            tokenizer.save_pretrained(scratch)
+            (scratch / "manifest.json").write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
+            scratch.rename(out)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

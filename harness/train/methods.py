@@ -23,11 +23,10 @@ from typing import TypeVar
 
 from harness.errors import DataError, UsageError
 from harness.train.data import Helpful, TrainSet, Triple
-from harness.train.recipe import Recipe
+from harness.train.recipe import HALVED, Recipe
 from harness.train.rows import Encoder, Item, Pair, Row, draw_prefix, first_words, fit
 
 T = TypeVar("T", Triple, Helpful)
-HALVED = ("vanilla-half", "prefix-half")
 WITHOUT_RTO = {"rto": "vanilla", "derta": "recaug"}
 """The methods that read `rto_share`, and what each of them is when it is 0."""
 TARGET_WORDS = 12
@@ -58,10 +57,9 @@ def safety(recipe: Recipe, triples: Sequence[Triple], encoder: Encoder) -> list[
     """The safety pairs of a method. All methods draw the same triples and prefixes in the same order for the same
     seed, so that a method without its RTO rows is another method (WITHOUT_RTO)."""
     rng = random.Random(f"{recipe.seed} prefixes")
-    wanted = recipe.pairs // 2 if recipe.method in HALVED else recipe.pairs
     if recipe.method == "r2d2":  # a suffix stands behind a chat's request
         triples = [triple for triple in triples if not triple.raw]
-    drawn = take(triples, wanted, random.Random(f"{recipe.seed} triples"))
+    drawn = take(triples, recipe.safety_pairs, random.Random(f"{recipe.seed} triples"))
     if recipe.method in WITHOUT_RTO:
         split = len(drawn) - round(recipe.rto_share * len(drawn))
         return [

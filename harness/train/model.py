@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,6 +14,7 @@ import torch.distributed as dist
 
 from harness.errors import DataError, UsageError
 from harness.models.libraries import hush
+from harness.models.weights import fingerprint
 from harness.train.pack import Batch, Scorer, pack, register
 from harness.train.recipe import Recipe
 from harness.train.rows import Encoder, Row
@@ -97,7 +99,10 @@ class Team:
 
 @dataclass(slots=True, kw_only=True)
 class Loaded:
-    """A model ready to train: `model` holds the weights (with the adapter), `scorer` turns batches into losses."""
+    """A model ready to train: `model` holds the weights (with the adapter), `scorer` turns batches into losses.
+
+    `base_sha` identifies the base it started from.
+    """
 
     model: Any
     scorer: Any
@@ -105,6 +110,7 @@ class Loaded:
     encoder: Encoder
     team: Team
     autocast: bool
+    base_sha: str
 
     @property
     def device(self) -> str:
@@ -167,7 +173,15 @@ def load(recipe: Recipe, base: str, team: Team) -> Loaded:
     else:
         model.to(team.device)
     autocast = recipe.precision == "bf16" and not sharded
-    return Loaded(model=model, scorer=scorer, tokenizer=tokenizer, encoder=encoder, team=team, autocast=autocast)
+    return Loaded(
+        model=model,
+        scorer=scorer,
+        tokenizer=tokenizer,
+        encoder=encoder,
+        team=team,
+        autocast=autocast,
+        base_sha=fingerprint(Path(base)),
+    )
 
 
 def uncast(model: Any) -> Any:

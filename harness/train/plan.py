@@ -13,10 +13,11 @@ from harness.train import methods
 from harness.train.data import TrainSet
 from harness.train.data import load as load_data
 from harness.train.recipe import Recipe
-from harness.train.rows import Encoder, rows_of
+from harness.train.rows import Encoder, Pair, rows_of
 from harness.train.trainer import check, settled
 
 GIB = 2**30
+DPO = ("dpo", "dpo-prefix")  # methods that read every pair once more, for their reference
 TOKENS_PER_PAIR = 400  # a mean of instruction data, for sets that are not here; a run counts what it reads
 CHARACTERS_PER_TOKEN = 4.0  # English text, for tokenizers that are not here
 TEMPLATE_TOKENS = 30  # of a chat template around a pair
@@ -90,6 +91,7 @@ class Reading:
     steps: int
     tokens: int
     source: str
+    reference: int = 0  # tokens of DPO's pairs, which every process reads once before the first step
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +132,7 @@ def plan(recipe: Recipe, *, gpus: int | None = None, gpu: str = "H100") -> Plan:
     trained = size.adapter(recipe.lora_r, adapted) if recipe.tune == "lora" else size.parameters
     frozen = 2 if recipe.precision == "bf16" and recipe.tune == "lora" else 4
     reading, searched = read(recipe), search_tokens(recipe)
+    forward = searched + max(1, gpus) * reading.reference
     adapter = 4 * trained if recipe.tune == "lora" else 0
     # The CPU's speed was measured with LoRA and without recomputing: other settings cost more passes in proportion.
     rate = CPU_SPEED * 4 * SHAPES[embedded.NAME].active if gpus == 0 else gpus * PEAK[gpu] * UTILISATION
@@ -142,7 +145,7 @@ def plan(recipe: Recipe, *, gpus: int | None = None, gpu: str = "H100") -> Plan:
         gradients=4 * trained / split / GIB,
         optimizer=8 * trained / split / GIB,
         activations=activations(size, recipe),
-        hours=(passes(recipe) * reading.tokens + FORWARD * searched) * size.active / rate / 3600,
+        hours=(passes(recipe) * reading.tokens + FORWARD * forward) * size.active / rate / 3600,
         searched=searched,
         speed=f"{gpus} x {gpu} at {UTILISATION:.0%} of their peak"
         if gpus
@@ -160,8 +163,10 @@ def search_tokens(recipe: Recipe) -> int:
 
 
 def passes(recipe: Recipe) -> int:
-    """Operations a weight and token: forward 2, backward 2 for activations, 2 for weights, 2 to recompute."""
-    return FORWARD + 2 + (2 if recipe.tune == "full" else 0) + (2 if recipe.checkpointing else 0)
+    """Operations a weight and token: forward 2, backward 2 for activations, 2 for weights, 2 to recompute, and 2 for
+    circuit-breaker's second forward pass, through the model as it was."""
+    more = (recipe.tune == "full", recipe.checkpointing, recipe.method == "circuit-breaker")
+    return FORWARD + 2 + 2 * sum(more)
 
 
 def read(recipe: Recipe) -> Reading:
@@ -181,7 +186,9 @@ def read(recipe: Recipe) -> Reading:
     steps = methods.schedule(recipe, len(items))
     sizes = [sum(len(row.ids) for row in rows_of(item)) for item in items]
     tokens = sum(sizes[i] for step in steps for i in step)
-    return Reading(steps=len(steps), tokens=tokens, source="counted in the data")
+    compared = recipe.method in DPO
+    reference = sum(size for size, item in zip(sizes, items, strict=True) if compared and isinstance(item, Pair))
+    return Reading(steps=len(steps), tokens=tokens, source="counted in the data", reference=reference)
 
 
 PLACEHOLDER = "SET"  # stands for the user's data in the recipes of the paper
@@ -212,20 +219,17 @@ def tokens(characters: Iterable[float]) -> float:
 
 def mixed(recipe: Recipe, safety: float, helpful: float, source: str) -> Reading:
     """The reading of safety and helpful pairs of a mean length in tokens; some methods read two replies of a pair."""
-    rows = 2 if recipe.method in ("dpo", "dpo-prefix", "r2d2") else 1
-    n = pairs(recipe)
-    size = (n * rows * min(safety, recipe.block) + recipe.helpful * min(helpful, recipe.block)) / (n + recipe.helpful)
+    rows = 2 if recipe.method in (*DPO, "r2d2") else 1
+    n = recipe.safety_pairs
+    once = n * rows * min(safety, recipe.block)
+    size = (once + recipe.helpful * min(helpful, recipe.block)) / (n + recipe.helpful)
     steps = methods.steps(recipe, n + recipe.helpful)
-    return Reading(steps=steps, tokens=round(steps * recipe.batch * size), source=source)
-
-
-def pairs(recipe: Recipe) -> int:
-    """Safety pairs of the method: the ablations have half."""
-    return recipe.pairs // 2 if recipe.method in methods.HALVED else recipe.pairs
+    reference = round(once) if recipe.method in DPO else 0
+    return Reading(steps=steps, tokens=round(steps * recipe.batch * size), source=source, reference=reference)
 
 
 def tokenizer_at_hand(base: str) -> Any:
-    """The tokenizer of a base that is on this machine already; None where it would have to be fetched."""
+    """The tokenizer of a base that is on this machine already; None where there is none, or none that loads."""
     folder = embedded.cache_dir() / "models" / base if base == embedded.NAME else Path(base)
     if not (folder / "config.json").is_file():
         return None
@@ -234,7 +238,10 @@ def tokenizer_at_hand(base: str) -> Any:
     hush()
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(folder)
+    try:
+        return AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError):
+        return None
 
 
 def gathered(shape: Shape, recipe: Recipe, split: int) -> float:
@@ -277,16 +284,18 @@ def shape_of(base: str) -> Shape:
 
 
 def shape(c: Mapping[str, Any]) -> Shape:
-    """The shape that a config.json of the Llama kind tells. Raises KeyError for another kind."""
+    """The shape that a config.json of the Llama kind tells, or of its mixtures. Raises KeyError for another kind."""
+    counts = (c.get(key) for key in ("num_local_experts", "num_experts", "n_routed_experts"))
+    experts = next(filter(None, counts), 1)
     return Shape(
         layers=c["num_hidden_layers"],
         hidden=c["hidden_size"],
-        inner=c["intermediate_size"],
+        inner=(experts > 1 and c.get("moe_intermediate_size")) or c["intermediate_size"],
         heads=c["num_attention_heads"],
         kv_heads=c.get("num_key_value_heads") or c["num_attention_heads"],
         vocabulary=c["vocab_size"],
-        experts=c.get("num_local_experts", 1),
-        active_experts=c.get("num_experts_per_tok", 1),
+        experts=experts,
+        active_experts=c.get("num_experts_per_tok") or 1,
         tied=bool(c.get("tie_word_embeddings", False)),
         head_dim=c.get("head_dim") or 0,
     )

@@ -17,6 +17,7 @@ HOME = Path(__file__).parent / "recipes"
 Method: TypeAlias = Literal[
     "vanilla", "vanilla-half", "prefix-half", "recaug", "rto", "derta", "dpo", "dpo-prefix", "circuit-breaker", "r2d2"
 ]
+HALVED = ("vanilla-half", "prefix-half")
 Schedule: TypeAlias = Literal["cosine", "linear", "constant"]
 T = TypeVar("T")
 
@@ -91,8 +92,14 @@ class Recipe:
         if self.lookalike + self.opening > 1:
             told = f"{self.lookalike:g} and {self.opening:g}"
             raise UsageError(f"recipe settings 'lookalike' and 'opening' are shares of one whole, not {told}")
-        if not self.pairs + self.helpful:
-            raise UsageError("recipe settings 'pairs' and 'helpful' can't both be 0: nothing to learn from")
+        if not self.safety_pairs + self.helpful:
+            halved = f" ({self.method} takes half of its pairs)" if self.pairs else ""
+            raise UsageError(f"recipe settings 'pairs' and 'helpful' can't both be 0{halved}: nothing to learn from")
+
+    @property
+    def safety_pairs(self) -> int:
+        """Safety pairs of the method: the ablations have half."""
+        return self.pairs // 2 if self.method in HALVED else self.pairs
 
 
 POSITIVE = ("batch", "micro_tokens", "block", "lr", "lora_r", "lora_alpha", "save_every", "epochs", "dpo_beta",
@@ -173,7 +180,7 @@ def cast(key: str, value: Any, kind: Any) -> Any:
                 raise ValueError(value)
             return kind(float(value))
         if isinstance(value, str) and kind == tuple[str, ...]:
-            return tuple(part.strip() for part in value.split(","))
+            return tuple(part.strip() for part in value.split(",") if part.strip())
         if kind == tuple[str, ...]:
             return tuple(map(str, value))
     except (TypeError, ValueError, OverflowError, KeyError) as err:

@@ -40,6 +40,7 @@ def save(
     if loaded.team.rank == 0:
         payload = {
             "fingerprint": fingerprint(recipe, data),
+            "base_sha": loaded.base_sha,
             "weights": moved,
             "optimizer": state,
             "log": [asdict(step) for step in log],
@@ -54,7 +55,7 @@ def resume(
 ) -> tuple[list[Step], Reference | None, list[str]]:
     """The log so far, the DPO reference and r2d2's suffixes, with weights and optimizer put back; empty without a save.
 
-    Raises UsageError when the folder holds the state of another recipe or of other data.
+    Raises UsageError when the folder holds the state of another recipe, of other data or of other weights.
     """
     from torch.distributed.checkpoint.state_dict import set_model_state_dict, set_optimizer_state_dict
 
@@ -71,6 +72,11 @@ def resume(
         raise UsageError(
             f"{folder} holds an unfinished run of another recipe or other data",
             hint=f"name another folder, or start over: rm {path}",
+        )
+    if payload.get("base_sha", loaded.base_sha) != loaded.base_sha:  # older states lack it
+        raise UsageError(
+            f"{folder} holds an unfinished run on other weights than {recipe.base} holds now",
+            hint=f"put the old ones back, name another folder, or start over: rm {path}",
         )
     set_model_state_dict(loaded.model, payload["weights"], options=whole())
     set_optimizer_state_dict(loaded.model, optimizer, payload["optimizer"], options=whole())

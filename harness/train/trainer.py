@@ -37,15 +37,16 @@ def train(recipe: Recipe, out: Path) -> Result:
     data = load_data(recipe.data)
     check_rows(recipe, data)
     base = locate(recipe.base)
+    if Path(base).resolve() in out.resolve().parents:
+        raise UsageError(f"{out} lies inside its base: it would change what identifies it", hint="name another --out")
     import torch
 
-    from harness.models.weights import fingerprint
     from harness.train import checkpoint, loop, state
 
     recipe = settled(recipe, on_gpu=torch.cuda.is_available())
     state.make_folder(out)  # before hours go into what can't be kept
     log, loaded, items = loop.run(recipe, data, base, out)
-    manifest = checkpoint.save(out, recipe, data, loaded, items, log, fingerprint(Path(base)))
+    manifest = checkpoint.save(out, recipe, data, loaded, items, log)
     return Result(folder=out, manifest=manifest)
 
 
@@ -69,15 +70,17 @@ def check(recipe: Recipe) -> None:
         raise UsageError(f"r2d2 needs {wrong}: {right}: its search reads whole weights under the chat template")
 
 
-def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """The manifest of a finished checkpoint; None where there is none. Raises DataError for a broken one."""
+def read_manifest(folder: Path, hint: str = "") -> dict[str, Any] | None:
+    """The manifest of a finished checkpoint; None where there is none, or another tool's. Raises DataError for a broken
+    one, with the hint."""
     path = folder / "manifest.json"
     if not path.exists():
         return None
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as err:
-        raise DataError(f"{path} is broken: {err}", hint=f"remove the folder to train again: rm -r {folder}") from err
+        raise DataError(f"{path} is broken: {err}", hint=hint) from err
+    return found if isinstance(found, dict) else None
 
 
 def made_by(manifest: dict[str, Any], recipe: Recipe, data_sha: str, base_sha: str) -> bool:
@@ -86,8 +89,10 @@ def made_by(manifest: dict[str, Any], recipe: Recipe, data_sha: str, base_sha: s
     A setting that the checkpoint's version did not have must be at its default now.
     """
     same = manifest.get("data_sha") == data_sha and manifest.get("base_sha") == base_sha
-    then = dict(manifest.get("recipe", {}))
-    return bool(same and then) and deciding({**asdict(Recipe()), **then}) == deciding(asdict(recipe))
+    then = manifest.get("recipe")
+    if not (same and then and isinstance(then, dict)):
+        return False
+    return deciding({**asdict(Recipe()), **then}) == deciding(asdict(recipe))
 
 
 def deciding(recipe: dict[str, Any]) -> dict[str, Any]:

@@ -253,6 +253,28 @@ def test_checkpoints_trained_elsewhere_are_taken_over_only_when_they_fit(
     assert not (cut_off / "state.pt").exists()
 
 
+def test_manifests_of_other_tools_are_no_checkpoints_and_nobody_is_told_to_remove_them(
+    stage: list[str], lab: str, tmp_path: Path
+) -> None:
+    mine = tmp_path / "mine"
+    for name, text in {"list": "[1, 2]", "objects": '[{"a": 1}]', "cake": '{"recipe": "flour"}'}.items():
+        (mine / name).mkdir(parents=True)
+        (mine / name / "manifest.json").write_text(text)
+    spec = read_spec(written(tmp_path, lab + f"reuse: [{mine}]\n"))
+    run_lab(spec, tmp_path / "lab")
+    assert len(stage) == 4
+    (mine / "list" / "manifest.json").write_text("{")
+    for place in (tmp_path / "lab" / "checkpoints").glob("*/vanilla-s0"):
+        (place / "manifest.json").write_text("{")
+        with pytest.raises(HarnessError, match="is broken") as told:
+            run_lab(spec, tmp_path / "lab")
+        assert told.value.hint == f"remove the folder to train again: rm -r {place}"
+        shutil.rmtree(place)
+    with pytest.raises(HarnessError, match="is broken") as told:
+        run_lab(spec, tmp_path / "lab")
+    assert not told.value.hint
+
+
 def test_data_named_by_another_path_are_the_same_data(
     stage: list[str], lab: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -69,6 +69,18 @@ def test_a_checkpoint_that_can_t_be_kept_is_said_before_a_step_is_made(
     assert "--out" in told
 
 
+def test_a_checkpoint_is_not_written_into_its_base(
+    toy: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The base would be another one at every start, and a killed run could not go on."""
+    base = tmp_path / "base"
+    shutil.copytree(tiny, base)
+    monkeypatch.chdir(base)
+    assert call(monkeypatch, "train", "derta", "--base", ".", "--data", str(toy)) == 2
+    assert "lies inside its base" in capsys.readouterr().err
+    assert not (base / "checkpoints").exists()
+
+
 def test_a_base_without_a_chat_template_is_told_of_the_other_form(
     toy: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -200,6 +201,48 @@ def test_the_state_of_another_recipe_is_not_gone_on_from(recipe: Recipe, tmp_pat
     loop.run(recipe, data, recipe.base, tmp_path)
     with pytest.raises(UsageError, match="another recipe"):
         loop.run(replace(recipe, lr=1e-4), data, recipe.base, tmp_path)
+
+
+def test_a_run_does_not_go_on_once_its_base_has_changed(recipe: Recipe, tmp_path: Path) -> None:
+    """A state of an older version does not say what its base was: it goes on as it did then."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from harness.train import loop
+    from harness.train.data import load
+
+    base, data, state = tmp_path / "base", load(recipe.data), tmp_path / "state.pt"
+    shutil.copytree(recipe.base, base)
+    recipe = replace(recipe, base=str(base))
+    log, _, _ = loop.run(recipe, data, str(base), tmp_path)
+    torch.manual_seed(1)
+    LlamaForCausalLM(LlamaConfig.from_pretrained(base)).save_pretrained(base)
+    with pytest.raises(UsageError, match=f"on other weights than {base} holds now") as told:
+        loop.run(recipe, data, str(base), tmp_path)
+    assert f"rm {state}" in told.value.hint
+    older = torch.load(state, weights_only=True)
+    del older["base_sha"]
+    torch.save(older, state)
+    assert len(loop.run(recipe, data, str(base), tmp_path)[0]) == len(log)
+
+
+def test_the_base_is_identified_once(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its weights are read for it."""
+    from harness.models import weights
+    from harness.train import model
+    from harness.train.trainer import train
+
+    plain, calls = weights.fingerprint, []
+
+    def counted(folder: Path) -> str:
+        calls.append(folder)
+        return plain(folder)
+
+    for module in (weights, model):
+        monkeypatch.setattr(module, "fingerprint", counted)
+    told = train(replace(recipe, max_steps=1), tmp_path / "out").manifest
+    assert calls == [Path(recipe.base)]
+    assert told["base_sha"] == plain(Path(recipe.base))
 
 
 @pytest.mark.parametrize("content", [b"", b"no state at all", b"PK\x03\x04cut short"])

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from harness.errors import DataError, UsageError
-from harness.train.merge import check_base, merge
+from harness.train.merge import check_base, merge, write
 from harness.train.recipe import Recipe
 
 
@@ -41,6 +43,54 @@ def test_an_adapter_of_other_weights_is_refused() -> None:
     with pytest.raises(DataError, match="trained on weights 2"):
         check_base(manifest)
     check_base({**manifest, "trained": {}})  # an adapter from elsewhere says nothing
+
+
+def test_an_adapter_that_is_the_current_folder_is_merged_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from harness.commands.merge import merge as command
+    from harness.train import merge as merging
+
+    adapter = tmp_path / "derta"
+    adapter.mkdir()
+    monkeypatch.setattr(merging, "merge", lambda _, out, base: merging.Merged(folder=out, manifest={}))
+    monkeypatch.chdir(nameless(adapter))
+    done = CliRunner().invoke(command, ["."], catch_exceptions=False)
+    assert done.output.strip() == str(tmp_path / "derta-merged")
+
+
+def test_a_base_without_a_tokenizer_is_named_before_anything_is_merged(tiny: Path, tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(tiny, base, ignore=shutil.ignore_patterns("tokenizer*"))
+    with pytest.raises(DataError, match=f"tokenizer of {base} can't be loaded"):
+        write(base, tmp_path, tmp_path / "out", {})
+
+
+def test_a_full_disk_is_no_traceback_and_leaves_nothing(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Safetensors writes by its own means, and has an error of its own."""
+    from safetensors import SafetensorError
+    from transformers import PreTrainedModel
+
+    from harness.train import merge as merging
+
+    class Plain:
+        def __init__(self, model: Any, adapters: Any) -> None:
+            self.model = model
+
+        def merge_and_unload(self) -> Any:
+            return self.model
+
+    def full(*_: Any, **__: Any) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(merging, "with_adapters", Plain)
+    monkeypatch.setattr(PreTrainedModel, "save_pretrained", full)
+    with pytest.raises(UsageError, match=r"out can't be written: .*No space left") as caught:
+        write(tiny, tmp_path, tmp_path / "out", {})
+    assert "free some space" in caught.value.hint
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shlex
 from collections import Counter
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from harness.errors import DataError, UnknownName, UsageError
 from harness.train import recipe as recipes
 from harness.train.data import Helpful, TrainSet, Triple
 from harness.train.methods import draw, schedule, take
-from harness.train.plan import plan, shape_of, text
+from harness.train.plan import passes, plan, read, shape, shape_of, text
 from harness.train.recipe import Recipe, change, find, find_for
 from harness.train.rows import Encoder, Pair
 
@@ -126,7 +127,20 @@ def test_the_card_says_what_to_type_to_make_it_again() -> None:
     recipe = find("smollm2-derta")
     assert command(recipe) == "harness train --recipe smollm2-derta"
     assert command(replace(recipe, seed=2)) == "harness train --recipe smollm2-derta --set seed=2"
-    assert command(Recipe(name="mine")) == "harness train --recipe mine.yaml"
+
+
+@pytest.mark.parametrize("recipe", [
+    change(Recipe(name="mine", method="vanilla"), {"seed": "3", "lr": "1e-3", "shard": "true", "epochs": 1.5}),
+    Recipe(name="its own", method="dpo", base="a folder/base", refusal="I'm", lora_targets=("q_proj", "v_proj")),
+    replace(find("mixtral-8x7b-lora-derta"), lora_parameters=()),
+])  # fmt: skip
+def test_the_command_of_the_card_makes_the_same_recipe(recipe: Recipe) -> None:
+    from harness.commands.train import choose
+    from harness.train.checkpoint import command
+
+    train, flag, name, *changes = shlex.split(command(recipe))[1:]
+    assert (train, flag) == ("train", "--recipe")
+    assert choose(None, name, None, None, tuple(changes[1::2])) == recipe
 
 
 @pytest.mark.parametrize("name", ["vanilla", "derta"])
@@ -197,6 +211,10 @@ def test_a_dry_run_counts_what_a_run_would_read(chars: Any, monkeypatch: pytest.
     found = planning.read(recipe)
     assert (found.steps, found.tokens) == (7, expected)
     assert found.source == "counted in the data"
+    assert found.reference == 0
+    pairs = replace(recipe, method="dpo", epochs=3.0)
+    held = [item for item in draw(pairs, DATA, Encoder(chars)) if isinstance(item, Pair)]
+    assert planning.read(pairs).reference == sum(len(row.ids) for pair in held for row in (pair.chosen, pair.rejected))
 
 
 def test_a_dry_run_without_the_tokenizer_says_what_it_assumes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,7 +228,8 @@ def test_a_dry_run_without_the_tokenizer_says_what_it_assumes(monkeypatch: pytes
     found = planning.read(Recipe(pairs=12, helpful=6, batch=4))
     assert (found.steps, found.tokens) == (5, 648)
     assert "4 characters a token" in found.source
-    assert planning.read(Recipe(pairs=12, helpful=6, batch=4, method="dpo")).tokens == 1093
+    pairs = planning.read(Recipe(pairs=12, helpful=6, batch=4, method="dpo"))
+    assert (pairs.tokens, pairs.reference) == (1093, 24 * 33.375)
 
 
 def test_an_adapter_on_fewer_layers_is_smaller() -> None:
@@ -223,6 +242,36 @@ def test_a_base_of_another_kind_is_no_traceback(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"n_layer": 12, "n_embd": 768}')
     with pytest.raises(UsageError, match="does not tell the sizes"):
         shape_of(str(tmp_path))
+
+
+def test_mixtures_of_every_spelling_are_sized_with_all_their_experts() -> None:
+    """Published: Qwen3-30B-A3B 30.5 B, Mixtral 46.7 B; a dense model may say that it has no experts."""
+    qwen = {
+        "num_hidden_layers": 48, "hidden_size": 2048, "intermediate_size": 6144, "moe_intermediate_size": 768,
+        "num_attention_heads": 32, "num_key_value_heads": 4, "head_dim": 128, "vocab_size": 151936,
+        "num_experts_per_tok": 8,
+    }  # fmt: skip
+    for key in ("num_experts", "num_local_experts", "n_routed_experts"):
+        assert shape({**qwen, key: 128}).parameters / 1e9 == pytest.approx(30.5, abs=0.1)
+    assert shape({**qwen, "num_experts": 128}).active / 1e9 == pytest.approx(3.0, abs=0.1)
+    mixtral = {
+        "num_hidden_layers": 32, "hidden_size": 4096, "intermediate_size": 14336, "num_attention_heads": 32,
+        "num_key_value_heads": 8, "vocab_size": 32000, "num_local_experts": 8, "num_experts_per_tok": 2,
+    }  # fmt: skip
+    assert shape(mixtral) == shape_of("mistralai/Mixtral-8x7B-v0.1")
+    dense = shape({**mixtral, "num_local_experts": None, "num_experts_per_tok": None, "num_experts": 0})
+    assert dense == shape_of("mistralai/Mistral-7B-v0.1")
+
+
+def test_a_base_without_a_tokenizer_is_estimated(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    assert "the tokenizer is not here" in read(Recipe(base=str(tmp_path))).source
+
+
+def test_half_of_one_pair_is_nothing_to_learn_from() -> None:
+    with pytest.raises(UsageError, match=r"vanilla-half takes half of its pairs\): nothing to learn from"):
+        change(find("llama3-8b-vanilla-half"), {"pairs": 1, "helpful": 0})
+    assert Recipe(method="vanilla-half", pairs=1, helpful=1).safety_pairs == 0
 
 
 def test_the_ablations_with_half_the_pairs_take_fewer_steps() -> None:
@@ -247,6 +296,18 @@ def test_the_searches_of_r2d2_are_in_its_time() -> None:
     assert found.hours > plain.hours
     assert "search" in text(recipe, found)
     assert "search" not in text(recipe, plain)
+
+
+def test_forward_passes_beside_the_steps_are_in_the_time() -> None:
+    """LoRA: 4 operations a weight and token; circuit-breaker 2 more. DPO's reference: 2 over every pair, in each
+    process: 6,000 pairs of two rows of 400 tokens are 4.8 M."""
+    broken, pair = find("smollm2-circuit-breaker"), find("llama3-70b-lora-dpo")
+    assert passes(broken) == passes(replace(broken, method="vanilla")) + 2
+    one, eight = (plan(pair, gpus=n) for n in (1, 8))
+    assert one.reading.reference == 6000 * 2 * 400
+    without = passes(pair) * one.reading.tokens
+    assert one.hours / (8 * eight.hours) == pytest.approx((without + 2 * 4.8e6) / (without + 8 * 2 * 4.8e6))
+    assert plan(replace(pair, method="vanilla")).reading.reference == 0
 
 
 def test_a_broken_set_is_said_in_the_dry_run_too(tmp_path: Any) -> None:
