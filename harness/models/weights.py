@@ -20,13 +20,14 @@ SAMPLE = 8 * 2**20  # bytes hashed at each end of a weights file
 def fingerprint(checkpoint: Path) -> str:
     """Identifies a checkpoint: sha256 over its files' names, sizes, and both ends of each (8 MiB a file).
 
-    A folder, or a single GGUF file. Whole files of a 70B would take minutes to read; an edit that keeps size and
-    both ends is not seen.
+    A folder, or a single GGUF file; hidden files and folders don't count. Whole files of a 70B would take minutes to
+    read; an edit that keeps size and both ends is not seen.
     """
     digest = hashlib.sha256()
     inside = [checkpoint] if checkpoint.is_file() else checkpoint.rglob("*")
     home = checkpoint.parent if checkpoint.is_file() else checkpoint
-    for path in sorted(p for p in inside if p.is_file() and not p.name.startswith(".")):
+    shown = (p for p in inside if not any(part.startswith(".") for part in p.relative_to(home).parts))
+    for path in sorted(p for p in shown if p.is_file()):
         size = path.stat().st_size
         digest.update(f"{path.relative_to(home)}:{size}:".encode())
         with path.open("rb") as file:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 import tarfile
 import threading
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from harness.models.checkpoints import checkpoints
 from harness.models.open import open_models
 from harness.models.options import ModelOptions
 from harness.models.source import find, find_adapter, kind_of, label_of, locate, plan_opening
+from harness.models.weights import fingerprint
 from harness.plan import Plan
 from harness.plan import adapters as planned
 from tests.attacks_adaptive.tiny import tokenizer
@@ -195,6 +197,17 @@ def test_what_vllm_can_not_take_goes_to_transformers_and_it_is_said(home: Path, 
     (dora / "adapter_config.json").write_text(json.dumps({**settings, "use_dora": True}))
     way = plan_opening(find("toys/tiny", options(home)), {"dora": dora}, options(home))
     assert (way.engine, "no adapter with use_dora" in way.notes[0]) == ("transformers", True)
+
+
+def test_what_lies_in_hidden_folders_is_no_part_of_a_checkpoint(home: Path, tmp_path: Path) -> None:
+    at = shutil.copytree(home / "tiny", tmp_path / ".hidden" / "tiny")
+    assert fingerprint(at) == fingerprint(home / "tiny")
+    (at / ".cache" / "download").mkdir(parents=True)
+    (at / ".cache" / "download" / "config.json.metadata").write_text("1790000000.5")
+    assert fingerprint(at) == fingerprint(home / "tiny")
+    (at / "sub").mkdir()
+    (at / "sub" / "more.json").write_text("{}")
+    assert fingerprint(at) != fingerprint(home / "tiny")
 
 
 def test_bitsandbytes_that_is_missing_is_said_with_what_to_type(
