@@ -103,6 +103,8 @@ def check_fit(adapter: Adapter, base: Path) -> tuple[str, ...]:
             continue
         side, module = found["side"], found["module"]
         there = have.get(f"{module}.weight")
+        if there is None and module == "lm_head" and tied(base):
+            there = next((found for name, found in have.items() if name.endswith("embed_tokens.weight")), None)
         fits = there is not None and shape[side == "A"] == there[side == "A"]
         if not fits:
             why = f"{shape[side == 'A']} wide, the base's {there[side == 'A']}" if there else "missing in the base"
@@ -240,7 +242,14 @@ def same_rows(tensor: Any, base: Path, module: str) -> bool:
                 own = file.tensor(names[0])
                 rows = tensor[: own.shape[0]]
                 return rows.shape == own.shape and bool(torch.equal(rows, own.to(rows.dtype)))
-    return False  # tied, or not in safetensors: not shown to be the same
+    if module == "lm_head" and tied(base):
+        return same_rows(tensor, base, "embed_tokens")
+    return False  # not in safetensors: not shown to be the same
+
+
+def tied(base: Path) -> bool:
+    """Whether a checkpoint without an lm_head of its own uses its embeddings as one."""
+    return bool(read_json(base / "config.json").get("tie_word_embeddings", True))
 
 
 def shapes_of(folder: Path) -> dict[str, tuple[int, ...]]:

@@ -145,7 +145,7 @@ def load_weights(path: str, adapter: Path | None, options: ModelOptions) -> tupl
     tokenizer = load_tokenizer(Path(path), options)
     module = load_module(Path(path), options, steady=not bf16_in_hardware())
     if adapter is not None:
-        module = with_adapters(module, {"default": adapter}).merge_and_unload().eval().requires_grad_(False)
+        module = folded(with_adapters(module, {"default": adapter})).eval().requires_grad_(False)
     return module, dressed(tokenizer, options)
 
 
@@ -178,3 +178,19 @@ def with_adapters(module: Any, adapters: Mapping[str, Path]) -> Any:
             hint = "is it the base that the adapter was trained on?"
             raise UsageError(f"{folder.name} can't be put on its base: {first_line(err)}", hint=hint) from err
     return placed.eval().requires_grad_(False) if placed is not None else module
+
+
+def folded(placed: Any) -> Any:
+    """The module of `with_adapters` with its one adapter merged in.
+
+    Where it changes one of two tied ends, embeddings or output layer, they are untied: else the other would change too.
+    """
+    import torch
+
+    module = placed.get_base_model()
+    ends = module.get_input_embeddings(), module.get_output_embeddings()
+    first, last = (getattr(end, "base_layer", end) for end in ends)
+    if (first, last) != ends and last is not None and first.weight is last.weight:
+        last.weight = torch.nn.Parameter(last.weight.detach().clone(), requires_grad=False)
+        module.config.get_text_config().tie_word_embeddings = module.config.tie_word_embeddings = False
+    return placed.merge_and_unload()

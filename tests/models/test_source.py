@@ -18,7 +18,7 @@ from harness.engine import default_folder
 from harness.errors import DataError, UnknownName, UsageError
 from harness.manifest import Manifest
 from harness.models import hub, source
-from harness.models.adapters import for_vllm, read_adapter, read_json, rewrites
+from harness.models.adapters import check_fit, for_vllm, read_adapter, read_json, rewrites
 from harness.models.checkpoints import checkpoints
 from harness.models.open import open_models
 from harness.models.options import ModelOptions
@@ -276,6 +276,7 @@ def test_peft_writes_into_the_base_what_is_said_to_rewrite_it_and_nothing_else(h
         "layers": ({"layer_replication": [[0, 2], [1, 2]]}, {}),
         "modules": ({"modules_to_save": ["lm_head"]}, {}),
         "head": ({"target_modules": ["q_proj", "lm_head"]}, {}),
+        "tied": ({"target_modules": ["q_proj", "lm_head"]}, {"tie_word_embeddings": True}),
         "embeddings": ({}, {}),
         "biases": ({"bias": "all"}, qwen),
     }
@@ -312,6 +313,36 @@ def test_the_layers_of_an_adapter_are_those_of_its_tensors_and_lm_head_is_not_fo
     assert for_vllm(head, home / "tiny", on_cpu=False)[0] is not None
     folder, note = for_vllm(head, home / "tiny", on_cpu=True)
     assert (folder, "lm_head on a CPU" in note) == (None, True)
+
+
+@pytest.mark.parametrize("target", ["lm_head", "embed_tokens"])
+def test_an_adapter_on_one_end_of_a_tied_base_fits_and_is_merged_into_that_end_alone(
+    tmp_path: Path, target: str
+) -> None:
+    import torch
+
+    from harness.models.weights import load_weights, with_adapters
+    from harness.train.merge import merge
+
+    base = checkpoint(tmp_path / "base", tie_word_embeddings=True)
+    at = adapter(tmp_path / "a", lora={"target_modules": ["q_proj", target]}, tie_word_embeddings=True)
+    assert check_fit(read_adapter(at), base) == ()
+    assert not rewrites(read_adapter(at), base)
+    ids = torch.arange(3, 20)[None]
+    expected = with_adapters(model(tie_word_embeddings=True), {"a": at})(ids).logits
+    merged, _ = load_weights(str(base), at, ModelOptions(dtype="float32"))
+    assert torch.allclose(merged(ids).logits, expected, atol=1e-3)
+    merge(at, tmp_path / "merged", str(base))
+    written, _ = load_weights(str(tmp_path / "merged"), None, ModelOptions(dtype="float32"))
+    assert torch.allclose(written(ids).logits, expected, atol=1e-3)
+
+
+def test_a_head_that_a_base_lacks_and_does_not_tie_is_refused(tmp_path: Path) -> None:
+    base = checkpoint(tmp_path / "base", tie_word_embeddings=True)
+    (base / "config.json").write_text(json.dumps({**read_json(base / "config.json"), "tie_word_embeddings": False}))
+    at = adapter(tmp_path / "a", lora={"target_modules": ["lm_head"]}, tie_word_embeddings=True)
+    with pytest.raises(UsageError, match="lm_head is missing in the base"):
+        check_fit(read_adapter(at), base)
 
 
 def test_what_lies_in_hidden_folders_is_no_part_of_a_checkpoint(home: Path, tmp_path: Path) -> None:
