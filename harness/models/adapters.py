@@ -19,6 +19,13 @@ from harness.models.weights import fingerprint
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM allows as max_lora_rank
 WHOLE = re.compile(r"(?:^|\.)(embed_tokens|lm_head)\.(?:weight|base_layer\.weight)$")
 FACTOR = re.compile(r"^(?:base_model\.model\.)?(?P<module>.+)\.lora_(?P<side>[AB])\.(?:[^.]+\.)?weight$")
+CHANGED = re.compile(r"^(?P<module>.+)\.lora_(?:embedding_)?[AB](?:\.|$)")  # FACTOR, and those of embeddings
+REFUSED = (
+    "use_dora", "lora_bias", "modules_to_save", "alora_invocation_tokens", "trainable_token_indices",
+    "layer_replication", "use_qalora", "use_bdlora",
+)  # fmt: skip
+"""Keys of a config that vLLM refuses at the first request, which on a CPU ends the engine."""
+PLAIN_INITS = ("gaussian", "eva", "orthogonal", "mica", "lora_ga")  # the others take their start out of the base
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,12 +47,16 @@ class Adapter:
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """The names of the layers it changes; empty where its config does not list them one by one."""
-        named = self.settings.get("target_modules")
-        if not isinstance(named, list) or self.settings.get("target_parameters"):
-            return ()
-        saved = self.settings.get("modules_to_save") or ()
-        return tuple(str(name).rpartition(".")[2] for name in (*named, *saved))
+        """The names of the layers it changes, as its tensors say: its config may hold a pattern instead."""
+        with opened(weights_file(self.folder) or self.folder) as file:
+            modules = {found["module"] for name in file.shapes() if (found := CHANGED.match(name))}
+        return tuple(sorted({"experts" if ".experts" in m else m.rpartition(".")[2] for m in modules}))
+
+    @property
+    def init(self) -> str:
+        """The way its weights began, where that took part of the base's own away (PiSSA and its kind); else empty."""
+        told = self.settings.get("init_lora_weights")
+        return told if isinstance(told, str) and told.lower() not in PLAIN_INITS else ""
 
     @property
     def max_lora_rank(self) -> int:
@@ -92,6 +103,8 @@ def check_fit(adapter: Adapter, base: Path) -> tuple[str, ...]:
             continue
         side, module = found["side"], found["module"]
         there = have.get(f"{module}.weight")
+        if there is None and module == "lm_head" and tied(base):
+            there = next((found for name, found in have.items() if name.endswith("embed_tokens.weight")), None)
         fits = there is not None and shape[side == "A"] == there[side == "A"]
         if not fits:
             why = f"{shape[side == 'A']} wide, the base's {there[side == 'A']}" if there else "missing in the base"
@@ -134,19 +147,14 @@ def read_json(path: Path) -> dict[str, Any]:
     return told if isinstance(told, dict) else {}
 
 
-def for_vllm(adapter: Adapter, base: Path) -> tuple[Path | None, str]:
+def for_vllm(adapter: Adapter, base: Path, *, on_cpu: bool = False) -> tuple[Path | None, str]:
     """A folder that vLLM can open, and a note; None where it can't take this adapter at all.
 
     peft saves whole embeddings into an adapter whose tokenizer had grown (a padding token does it), and vLLM
     refuses such a file. Where these are the base's own rows plus new ones, a copy without them says the same.
     """
-    settings = adapter.settings
-    for key in ("use_dora", "lora_bias", "modules_to_save", "alora_invocation_tokens"):
-        if settings.get(key):
-            return (
-                None,
-                f"vLLM takes no adapter with {key}: {adapter.folder.name} runs in transformers, which is slower",
-            )
+    if key := beyond_vllm(adapter, on_cpu=on_cpu):
+        return None, f"vLLM takes no adapter with {key}: {adapter.folder.name} runs in transformers, which is slower"
     file = weights_file(adapter.folder)
     assert file is not None
     with opened(file) as read:
@@ -161,6 +169,40 @@ def for_vllm(adapter: Adapter, base: Path) -> tuple[Path | None, str]:
                 )
         kept = {name: read.tensor(name) for name in read.shapes() if name not in whole}
     return stripped(adapter, kept), f"{adapter.folder.name}: the base's embeddings it carries are left out for vLLM"
+
+
+def beyond_vllm(adapter: Adapter, *, on_cpu: bool) -> str:
+    """What an adapter has that vLLM can't do; empty where there is nothing."""
+    settings = adapter.settings
+    if found := next((key for key in REFUSED if settings.get(key)), ""):
+        return found
+    if settings.get("bias", "none") != "none":
+        return f"bias={settings['bias']!r}"
+    if adapter.init:
+        return f"init_lora_weights={adapter.init!r}"
+    return "factors of lm_head on a CPU" if on_cpu and "lm_head" in adapter.layers else ""
+
+
+def rewrites(adapter: Adapter, base: Path) -> str:
+    """What peft would write into the base itself to load this adapter, in words; empty where it leaves it alone.
+
+    Switching the adapter off does not undo it, so that the base and other adapters would answer with it as well.
+    """
+    if adapter.init:
+        return f"was begun with init_lora_weights={adapter.init!r}, and peft takes that start out of the base's weights"
+    if adapter.settings.get("layer_replication"):
+        return "repeats layers of the base"
+    apart = [f".{name}." for name in adapter.settings.get("modules_to_save") or ()]  # each adapter has its own
+    with opened(weights_file(adapter.folder) or adapter.folder) as file:
+        for name in file.shapes():
+            if CHANGED.match(name) or any(module in name for module in apart):
+                continue
+            if name.endswith(".bias"):
+                return "retrains biases of the base"
+            whole = WHOLE.search(name)
+            if whole and not same_rows(file.tensor(name), base, whole[1]):
+                return f"carries other {whole[1]} than the base's"
+    return ""
 
 
 def grown_to(folder: Path) -> int:
@@ -200,7 +242,14 @@ def same_rows(tensor: Any, base: Path, module: str) -> bool:
                 own = file.tensor(names[0])
                 rows = tensor[: own.shape[0]]
                 return rows.shape == own.shape and bool(torch.equal(rows, own.to(rows.dtype)))
-    return False  # tied, or not in safetensors: not shown to be the same
+    if module == "lm_head" and tied(base):
+        return same_rows(tensor, base, "embed_tokens")
+    return False  # not in safetensors: not shown to be the same
+
+
+def tied(base: Path) -> bool:
+    """Whether a checkpoint without an lm_head of its own uses its embeddings as one."""
+    return bool(read_json(base / "config.json").get("tie_word_embeddings", True))
 
 
 def shapes_of(folder: Path) -> dict[str, tuple[int, ...]]:

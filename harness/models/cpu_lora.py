@@ -50,10 +50,15 @@ _last: tuple[Any, list[tuple[int, Any]]] | None = None
 
 
 def products(inputs: Any, weights: Any, slots: Any, dtype: Any) -> Iterator[tuple[Any, Any]]:
-    """inputs (n, i), weights (s, [1,] o, i), slots (n,) -> for each adapter its rows (m,) and their products (m, o)."""
+    """inputs (n, i), weights (s, [1,] o, i), slots (n,) -> for each adapter its rows (m,) and their products (m, o).
+
+    Raises ValueError where the slots are not those of the rows: vLLM has one a request where it scores prompts.
+    """
     weights = weights.squeeze(1) if weights.dim() == 4 else weights
     inputs = inputs.to(dtype)
     for slot, rows in rows_by_slot(slots):
+        if rows is not None and len(slots) != len(inputs):
+            raise ValueError(f"{len(inputs)} rows, but the adapters of {len(slots)}: whose is which can't be told")
         mine = inputs if rows is None else inputs.index_select(0, rows)
         yield rows, mine @ weights[slot].to(dtype).T
 

@@ -159,20 +159,24 @@ class Worker:
             for request, result in zip(batch, results, strict=True):
                 request.row.busy += (time.perf_counter() - began) / len(batch)
                 request.answer(result)
+            return
         except torch.OutOfMemoryError:
-            torch.cuda.empty_cache()
-            if len(batch) == 1:
-                batch[0].answer(None, ModelError("out of memory: this request does not fit the device"))
-                return
-            self.batch = half = len(batch) // 2
-            for request in batch:
-                request.row.out, request.row.logprobs, request.row.stopped = [], [], False
-                request.row.generator = None
-            self._run(batch[:half])
-            self._run(batch[half:])
+            pass  # its traceback holds what the batch had: the halves wait until it is gone
         except Exception as err:  # the per-sample edge: the thread must live on, and the askers must hear of it
             for request in batch:
                 request.answer(None, ModelError(f"transformers failed: {type(err).__name__}"))
+            return
+        gc.collect()
+        torch.cuda.empty_cache()
+        if len(batch) == 1:
+            batch[0].answer(None, ModelError("out of memory: this request does not fit the device"))
+            return
+        self.batch = half = len(batch) // 2
+        for request in batch:
+            request.row.out, request.row.logprobs, request.row.stopped = [], [], False
+            request.row.generator = None
+        self._run(batch[:half])
+        self._run(batch[half:])
 
     def _answers(self, rows: Sequence[Row], adapter: str) -> Sequence[Any]:
         """Rows as written, or their scores, under one adapter or none."""

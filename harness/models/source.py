@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from urllib.parse import urlsplit
 
 from harness.errors import DataError, UnknownName, UsageError
 from harness.models import embedded
-from harness.models.adapters import Adapter, check_fit, for_vllm, read_adapter, read_json
+from harness.models.adapters import Adapter, check_fit, for_vllm, read_adapter, read_json, rewrites
 from harness.models.checkpoints import Checkpoint, Kind, checkpoints, known
 from harness.models.hub import bare, from_hub, from_url, hub_id, is_url
 from harness.models.options import ModelOptions
@@ -177,18 +178,35 @@ def plan_opening(source: Source, adapters: dict[str, Path], options: ModelOption
     read = {label: read_adapter(folder) for label, folder in adapters.items()}
     notes = [note for one in read.values() for note in fits(one, source)]
     if options.engine == "transformers":
+        check_alone(read, source)
         return Opening(engine="transformers", adapters=adapters, notes=tuple(notes))
+    from harness.models.vllm import gpu_present
+
     prepared: dict[str, Path] = {}
     for label, one in read.items():
-        folder, note = for_vllm(one, source.path) if not why else (one.folder, "")
+        folder, note = for_vllm(one, source.path, on_cpu=not gpu_present()) if not why else (one.folder, "")
         why = why or (note if folder is None else "")
         notes += [note] if note and folder is not None else []
         prepared[label] = folder or one.folder
     if why and options.engine == "vllm":
         raise UsageError(f"vLLM can't open this: {why}", hint="--engine transformers")
     if why:
+        check_alone(read, source)
         return Opening(engine="transformers", adapters=adapters, notes=(why, *notes))
     return Opening(engine="vllm", adapters=prepared, notes=tuple(notes))
+
+
+def check_alone(adapters: Mapping[str, Adapter], source: Source) -> None:
+    """Raises UsageError where an adapter would change what the base, or another one, answers in transformers."""
+    if len(adapters) == 1 and source.adapter is not None:  # nobody asks its base
+        return
+    for one in adapters.values():
+        if found := rewrites(one, source.path):
+            hint = f"evaluate it alone: --model {one.folder} (its adapter_config.json has to name its base)"
+            if one.init:
+                hint += "; or save it with peft's path_initial_model_for_weight_conversion"
+            name = one.folder.name
+            raise UsageError(f"{name} {found}: transformers can't have the base or others beside it", hint=hint)
 
 
 def fits(adapter: Adapter, source: Source) -> tuple[str, ...]:

@@ -20,13 +20,14 @@ SAMPLE = 8 * 2**20  # bytes hashed at each end of a weights file
 def fingerprint(checkpoint: Path) -> str:
     """Identifies a checkpoint: sha256 over its files' names, sizes, and both ends of each (8 MiB a file).
 
-    A folder, or a single GGUF file. Whole files of a 70B would take minutes to read; an edit that keeps size and
-    both ends is not seen.
+    A folder, or a single GGUF file; hidden files and folders don't count. Whole files of a 70B would take minutes to
+    read; an edit that keeps size and both ends is not seen.
     """
     digest = hashlib.sha256()
     inside = [checkpoint] if checkpoint.is_file() else checkpoint.rglob("*")
     home = checkpoint.parent if checkpoint.is_file() else checkpoint
-    for path in sorted(p for p in inside if p.is_file() and not p.name.startswith(".")):
+    shown = (p for p in inside if not any(part.startswith(".") for part in p.relative_to(home).parts))
+    for path in sorted(p for p in shown if p.is_file()):
         size = path.stat().st_size
         digest.update(f"{path.relative_to(home)}:{size}:".encode())
         with path.open("rb") as file:
@@ -144,7 +145,7 @@ def load_weights(path: str, adapter: Path | None, options: ModelOptions) -> tupl
     tokenizer = load_tokenizer(Path(path), options)
     module = load_module(Path(path), options, steady=not bf16_in_hardware())
     if adapter is not None:
-        module = with_adapters(module, {"default": adapter}).merge_and_unload().eval().requires_grad_(False)
+        module = folded(with_adapters(module, {"default": adapter})).eval().requires_grad_(False)
     return module, dressed(tokenizer, options)
 
 
@@ -177,3 +178,19 @@ def with_adapters(module: Any, adapters: Mapping[str, Path]) -> Any:
             hint = "is it the base that the adapter was trained on?"
             raise UsageError(f"{folder.name} can't be put on its base: {first_line(err)}", hint=hint) from err
     return placed.eval().requires_grad_(False) if placed is not None else module
+
+
+def folded(placed: Any) -> Any:
+    """The module of `with_adapters` with its one adapter merged in.
+
+    Where it changes one of two tied ends, embeddings or output layer, they are untied: else the other would change too.
+    """
+    import torch
+
+    module = placed.get_base_model()
+    ends = module.get_input_embeddings(), module.get_output_embeddings()
+    first, last = (getattr(end, "base_layer", end) for end in ends)
+    if (first, last) != ends and last is not None and first.weight is last.weight:
+        last.weight = torch.nn.Parameter(last.weight.detach().clone(), requires_grad=False)
+        module.config.get_text_config().tie_word_embeddings = module.config.tie_word_embeddings = False
+    return placed.merge_and_unload()

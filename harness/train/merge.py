@@ -12,7 +12,7 @@ from harness.errors import DataError, UsageError
 from harness.models.adapters import check_fit, read_adapter
 from harness.models.libraries import hush
 from harness.models.source import locate
-from harness.models.weights import fingerprint, with_adapters
+from harness.models.weights import fingerprint, folded, with_adapters
 from harness.progress import step
 from harness.train.trainer import read_manifest
 
@@ -79,7 +79,7 @@ def write(base: Path, adapter: Path, out: Path, manifest: dict[str, Any]) -> Non
         raise DataError(f"the tokenizer of {base} can't be loaded: {err}") from err
     kept = AutoConfig.from_pretrained(base).dtype or torch.float32
     plain = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-    whole = with_adapters(plain, {"default": adapter}).merge_and_unload().to(kept)
+    whole = folded(with_adapters(plain, {"default": adapter})).to(kept)
     scratch = out.with_name(f".{out.name}.writing")
     shutil.rmtree(scratch, ignore_errors=True)
     try:

@@ -46,6 +46,15 @@ def test_a_row_without_an_adapter_gets_nothing():
     assert (buffer[slots == 0] != 0).all()
 
 
+def test_slots_that_are_not_those_of_the_rows_are_refused_and_one_slot_is_that_of_all():
+    inputs, _, down, _ = made(torch.float32)
+    with pytest.raises(ValueError, match="7 rows, but the adapters of 2"):
+        cpu_lora.shrink(inputs, down, torch.zeros(7, 4), torch.tensor([-1, 0]))
+    buffer = torch.zeros(7, 4)
+    cpu_lora.shrink(inputs, down, buffer, torch.tensor([1, 1]))
+    assert torch.allclose(buffer, slow(inputs, down, [1] * 7), atol=1e-5)
+
+
 @pytest.mark.slow
 def test_the_products_are_those_of_vllm():
     ops = pytest.importorskip("vllm.lora.ops.torch_ops.lora_ops")

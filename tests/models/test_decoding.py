@@ -204,6 +204,33 @@ def test_a_batch_that_runs_out_of_memory_is_split_and_done(tmp_path: Path, monke
     asyncio.run(go())
 
 
+def test_what_a_batch_held_is_let_go_of_before_its_halves_are_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import weakref
+
+    import torch
+
+    [one] = opened(tmp_path)
+    real, held = Worker._answers, []
+
+    def scarce(worker: Worker, rows: Sequence[Row], adapter: str) -> Any:
+        cache = torch.zeros(8)
+        assert not [ref for ref in held if ref() is not None]
+        if len(rows) > 1:
+            held.append(weakref.ref(cache))
+            raise torch.OutOfMemoryError("too much")
+        return real(worker, rows, adapter)
+
+    async def go() -> None:
+        monkeypatch.setattr(Worker, "_answers", scarce)
+        told = await asyncio.gather(*[one.generate(Prompt(text=f"ring {i}"), Sampling(max_tokens=2)) for i in range(5)])
+        assert (len(told), bool(held)) == (5, True)
+        await one.close()
+
+    asyncio.run(go())
+
+
 def test_the_engines_time_is_shared_out_among_those_in_a_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import time
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 import tarfile
 import threading
 import zipfile
@@ -18,14 +19,16 @@ from harness.engine import default_folder
 from harness.errors import DataError, UnknownName, UsageError
 from harness.manifest import Manifest
 from harness.models import hub, source
-from harness.models.adapters import for_vllm, read_adapter, read_json
+from harness.models.adapters import check_fit, for_vllm, read_adapter, read_json, rewrites
 from harness.models.checkpoints import checkpoints
 from harness.models.open import open_models
 from harness.models.options import ModelOptions
 from harness.models.source import find, find_adapter, kind_of, label_of, locate, plan_opening
+from harness.models.vllm import lora_settings
+from harness.models.weights import fingerprint
 from harness.plan import Plan
 from harness.plan import adapters as planned
-from tests.attacks_adaptive.tiny import tokenizer
+from tests.attacks_adaptive.tiny import model, tokenizer
 from tests.models.toys import adapter, checkpoint, llama3_like
 
 
@@ -196,6 +199,162 @@ def test_what_vllm_can_not_take_goes_to_transformers_and_it_is_said(home: Path, 
     (dora / "adapter_config.json").write_text(json.dumps({**settings, "use_dora": True}))
     way = plan_opening(find("toys/tiny", options(home)), {"dora": dora}, options(home))
     assert (way.engine, "no adapter with use_dora" in way.notes[0]) == ("transformers", True)
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ({"init_lora_weights": "pissa"}, "init_lora_weights='pissa'"),
+        ({"init_lora_weights": "olora"}, "init_lora_weights='olora'"),
+        ({"bias": "lora_only"}, "bias='lora_only'"),
+        ({"layer_replication": [[0, 2]]}, "layer_replication"),
+        ({"trainable_token_indices": [5]}, "trainable_token_indices"),
+        ({"use_qalora": True}, "use_qalora"),
+        ({"use_bdlora": {"nblocks": 2}}, "use_bdlora"),
+        ({"init_lora_weights": "gaussian", "bias": "none"}, ""),
+        ({"init_lora_weights": False}, ""),
+    ],
+)
+def test_what_vllm_would_refuse_at_the_first_request_is_known_before(
+    home: Path, tmp_path: Path, settings: dict[str, Any], why: str
+) -> None:
+    at = told(adapter(tmp_path / "odd", base="toys/tiny"), **settings)
+    folder, note = for_vllm(read_adapter(at), home / "tiny")
+    assert (folder is None, f"no adapter with {why}:" in note) == (bool(why), bool(why))
+
+
+def told(folder: Path, **settings: Any) -> Path:
+    """The adapter, with more said in its config."""
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps({**read_json(path), **settings}))
+    return folder
+
+
+def moved(folder: Path) -> Path:
+    """The adapter with embeddings that are not the base's."""
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(folder / "adapter_model.safetensors")
+    rows = model().get_input_embeddings().weight
+    save_file({**tensors, "base_model.model.model.embed_tokens.weight": rows + 1}, folder / "adapter_model.safetensors")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        ("begun with init_lora_weights='pissa'", {"init_lora_weights": "pissa"}),
+        ("other embed_tokens", {}),
+    ],
+)
+def test_an_adapter_that_would_change_the_base_is_evaluated_alone(
+    home: Path, tmp_path: Path, kind: str, settings: dict[str, Any]
+) -> None:
+    at = adapter(tmp_path / "odd", base="toys/tiny", lora=settings)
+    at = moved(at) if "embed" in kind else at
+    for engine in ("auto", "transformers"):
+        one = options(home, engine=engine)
+        for others in ({}, {"lora": home / "lora"}):
+            with pytest.raises(UsageError, match=kind) as caught:
+                plan_opening(find("toys/tiny", one), {"odd": at, **others}, one)
+            assert f"--model {at}" in caught.value.hint
+        with pytest.raises(UsageError, match=kind):
+            plan_opening(find(str(at), one), {"odd": at, "lora": home / "lora"}, one)
+        assert plan_opening(find(str(at), one), {"odd": at}, one).engine == "transformers"
+
+
+def test_peft_writes_into_the_base_what_is_said_to_rewrite_it_and_nothing_else(home: Path, tmp_path: Path) -> None:
+    import torch
+
+    from harness.models.weights import with_adapters
+
+    ids = torch.arange(3, 20)[None]
+    qwen = {"family": "qwen2"}  # has biases
+    kinds: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+        "pissa": ({"init_lora_weights": "pissa"}, {}),
+        "olora": ({"init_lora_weights": "olora"}, {}),
+        "gaussian": ({"init_lora_weights": "gaussian"}, {}),
+        "layers": ({"layer_replication": [[0, 2], [1, 2]]}, {}),
+        "modules": ({"modules_to_save": ["lm_head"]}, {}),
+        "head": ({"target_modules": ["q_proj", "lm_head"]}, {}),
+        "tied": ({"target_modules": ["q_proj", "lm_head"]}, {"tie_word_embeddings": True}),
+        "embeddings": ({}, {}),
+        "biases": ({"bias": "all"}, qwen),
+    }
+    from safetensors.torch import load_file, save_file
+
+    for name, (settings, sizes) in kinds.items():
+        base = checkpoint(tmp_path / f"{name}-base", **sizes)
+        at = adapter(tmp_path / name, rank=4, lora=settings, **sizes)
+        at = moved(at) if name == "embeddings" else at
+        file = at / "adapter_model.safetensors"
+        shifted = {k: v + 1 if k.endswith(".bias") or name == "modules" else v for k, v in load_file(file).items()}
+        save_file(shifted, file)
+        module = model(**sizes)
+        with torch.no_grad():
+            alone = module(ids).logits
+            placed = with_adapters(module, {"a": at})
+            assert not torch.allclose(placed(ids).logits, alone, atol=1e-3), name
+            with placed.disable_adapter():
+                changed = not torch.allclose(placed(ids).logits, alone, atol=1e-4)
+        assert bool(rewrites(read_adapter(at), base)) == changed == (name in REWRITING), name
+
+
+REWRITING = {"pissa", "olora", "layers", "embeddings", "biases"}
+
+
+def test_the_layers_of_an_adapter_are_those_of_its_tensors_and_lm_head_is_not_for_vllm_on_a_cpu(
+    home: Path, tmp_path: Path
+) -> None:
+    pattern = read_adapter(adapter(tmp_path / "pattern", lora={"target_modules": r".*\.(q_proj|embed_tokens)"}))
+    assert pattern.layers == ("embed_tokens", "q_proj")
+    assert lora_settings([pattern], on_cpu=True)["lora_target_modules"] == ["embed_tokens", "q_proj"]
+    head = read_adapter(adapter(tmp_path / "head", lora={"target_modules": r".*(q_proj|lm_head)"}))
+    assert "lm_head" in head.layers
+    assert for_vllm(head, home / "tiny", on_cpu=False)[0] is not None
+    folder, note = for_vllm(head, home / "tiny", on_cpu=True)
+    assert (folder, "lm_head on a CPU" in note) == (None, True)
+
+
+@pytest.mark.parametrize("target", ["lm_head", "embed_tokens"])
+def test_an_adapter_on_one_end_of_a_tied_base_fits_and_is_merged_into_that_end_alone(
+    tmp_path: Path, target: str
+) -> None:
+    import torch
+
+    from harness.models.weights import load_weights, with_adapters
+    from harness.train.merge import merge
+
+    base = checkpoint(tmp_path / "base", tie_word_embeddings=True)
+    at = adapter(tmp_path / "a", lora={"target_modules": ["q_proj", target]}, tie_word_embeddings=True)
+    assert check_fit(read_adapter(at), base) == ()
+    assert not rewrites(read_adapter(at), base)
+    ids = torch.arange(3, 20)[None]
+    expected = with_adapters(model(tie_word_embeddings=True), {"a": at})(ids).logits
+    merged, _ = load_weights(str(base), at, ModelOptions(dtype="float32"))
+    assert torch.allclose(merged(ids).logits, expected, atol=1e-3)
+    merge(at, tmp_path / "merged", str(base))
+    written, _ = load_weights(str(tmp_path / "merged"), None, ModelOptions(dtype="float32"))
+    assert torch.allclose(written(ids).logits, expected, atol=1e-3)
+
+
+def test_a_head_that_a_base_lacks_and_does_not_tie_is_refused(tmp_path: Path) -> None:
+    base = checkpoint(tmp_path / "base", tie_word_embeddings=True)
+    (base / "config.json").write_text(json.dumps({**read_json(base / "config.json"), "tie_word_embeddings": False}))
+    at = adapter(tmp_path / "a", lora={"target_modules": ["lm_head"]}, tie_word_embeddings=True)
+    with pytest.raises(UsageError, match="lm_head is missing in the base"):
+        check_fit(read_adapter(at), base)
+
+
+def test_what_lies_in_hidden_folders_is_no_part_of_a_checkpoint(home: Path, tmp_path: Path) -> None:
+    at = shutil.copytree(home / "tiny", tmp_path / ".hidden" / "tiny")
+    assert fingerprint(at) == fingerprint(home / "tiny")
+    (at / ".cache" / "download").mkdir(parents=True)
+    (at / ".cache" / "download" / "config.json.metadata").write_text("1790000000.5")
+    assert fingerprint(at) == fingerprint(home / "tiny")
+    (at / "sub").mkdir()
+    (at / "sub" / "more.json").write_text("{}")
+    assert fingerprint(at) != fingerprint(home / "tiny")
 
 
 def test_bitsandbytes_that_is_missing_is_said_with_what_to_type(

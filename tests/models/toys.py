@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from tests.attacks_adaptive.tiny import model, tokenizer
@@ -35,14 +37,20 @@ def checkpoint(folder: Path, tok: Any = None, **sizes: Any) -> Path:
     return folder
 
 
-def adapter(folder: Path, rank: int = 96, base: str = "", **sizes: Any) -> Path:
-    """A LoRA adapter of the paper's rank on a tiny model of these sizes, with weights that are not zero."""
+def adapter(
+    folder: Path, rank: int = 96, base: str = "", lora: Mapping[str, Any] = MappingProxyType({}), **sizes: Any
+) -> Path:
+    """A LoRA adapter of the paper's rank on a tiny model of these sizes, with weights that are not zero.
+
+    `lora` are settings of peft's.
+    """
     import torch
     from peft import LoraConfig, get_peft_model
 
     torch.manual_seed(1)
     wrapped = get_peft_model(
-        model(**sizes).requires_grad_(True), LoraConfig(r=rank, lora_alpha=16, target_modules=["q_proj", "down_proj"])
+        model(**sizes).requires_grad_(True),
+        LoraConfig(**{"r": rank, "lora_alpha": 16, "target_modules": ["q_proj", "down_proj"], **lora}),
     )
     for name, parameter in wrapped.named_parameters():
         if "lora_" in name:
