@@ -21,7 +21,7 @@ from typing import Any
 
 from harness.errors import ModelError, UsageError
 from harness.models.adapters import Adapter, read_adapter
-from harness.models.handover import hand_over
+from harness.models.handover import Inbox, hand_over
 from harness.models.libraries import captured
 from harness.models.options import ModelOptions
 from harness.models.tokens import Tokens
@@ -86,7 +86,7 @@ class Engine:
     adapters: tuple[Path, ...] = ()
     dtype: str = ""  # the precision it came to
     _engine: Any = None
-    _inbox: queue.SimpleQueue[_Request | str | None] = field(default_factory=queue.SimpleQueue)
+    _inbox: Inbox[_Request | str] = field(default_factory=Inbox)
     _waiting: dict[str, _Request] = field(default_factory=dict)
     _thread: threading.Thread | None = None
     _dead: Exception | None = None
@@ -102,13 +102,13 @@ class Engine:
     async def submit(self, ids: list[int], params: Any, lora: Any = None) -> tuple[Any, float]:
         """Runs one request to its end: vLLM's RequestOutput, and its share of the engine's time in seconds.
 
-        Raises ModelError when the engine refuses or dies.
+        Raises ModelError when the engine refuses, dies or was closed.
         """
         if self._dead is not None:
             raise ModelError(f"the vLLM engine has stopped: {self._dead}")
         loop = asyncio.get_running_loop()
         request = _Request(str(next(self._ids)), ids, params, lora, loop, loop.create_future())
-        self._inbox.put(request)
+        self._inbox.send(request)
         try:
             output, busy = await request.future
         except asyncio.CancelledError:
@@ -117,10 +117,10 @@ class Engine:
         return output, busy
 
     def stop(self) -> None:
-        """Ends the thread, then the engine; nothing it started is left."""
+        """Ends the thread, then the engine; nothing it started is left, and nobody waits for it."""
         if self._thread is None:
             return
-        self._inbox.put(None)
+        self._inbox.close()
         self._thread.join()
         self._thread = None
         shut_down(self._engine)
@@ -134,6 +134,8 @@ class Engine:
                     for output in self._step():
                         if output.finished and (request := self._waiting.pop(output.request_id, None)):
                             request.answer((output, request.busy))
+            for request in self._waiting.values():
+                request.answer(None, ModelError("the model was closed"))
         except Exception as err:  # the engine is lost: everyone who waits, or still comes, must hear of it
             self._dead = err
             for request in self._waiting.values():

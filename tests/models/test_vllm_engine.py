@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import pytest
 
 from harness.errors import ModelError
-from harness.models import embedded
+from harness.models import embedded, vllm
 from harness.models.open import open_models
 from harness.models.options import ModelOptions
 from harness.models.source import BUNDLED
@@ -45,6 +45,37 @@ def test_a_lost_engine_answers_everyone_who_waits_and_everyone_who_comes_later()
     found = asyncio.run(ask())
     assert [type(error) for error in found] == [ModelError] * 4
     assert all("no memory" in str(error) for error in found)
+
+
+class Endless:
+    """Takes requests and finishes none."""
+
+    def add_request(self, *_: Any, **__: Any) -> None: ...
+
+    def step(self) -> list[Any]:
+        time.sleep(0.001)
+        return []
+
+
+def test_a_closed_engine_answers_everyone_who_waits_and_refuses_who_comes_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(vllm, "shut_down", lambda _: None)
+
+    async def ask() -> list[Any]:
+        engine = Engine("nowhere", ModelOptions())
+        engine._engine = Endless()
+        engine._thread = threading.Thread(target=engine._serve, daemon=True)
+        engine._thread.start()
+        first = [asyncio.ensure_future(engine.submit([1], None)) for _ in range(3)]
+        await asyncio.sleep(0.01)
+        await asyncio.to_thread(engine.stop)
+        later = asyncio.ensure_future(engine.submit([1], None))
+        return await asyncio.wait_for(asyncio.gather(*first, later, return_exceptions=True), 5)
+
+    found = asyncio.run(ask())
+    assert [type(error) for error in found] == [ModelError] * 4
+    assert {str(error) for error in found} == {"the model was closed"}
 
 
 @dataclass
