@@ -31,19 +31,20 @@ def install() -> bool:
 def rows_by_slot(slots: Any) -> list[tuple[int, Any]]:
     """Each adapter's slot with the numbers of its rows (None: all of them); rows of slot -1 have no adapter.
 
-    Every layer of a step asks with the same slots: the last answer is kept.
+    Every layer of a step asks with the same slots: the last answer is kept. Threads may each replace it at any time.
     """
     global _last
     import torch
 
-    if _last is None or _last[0].shape != slots.shape or not torch.equal(_last[0], slots):
+    last = _last
+    if last is None or last[0].shape != slots.shape or not torch.equal(last[0], slots):
         present = torch.unique(slots).tolist()
         if len(present) == 1:
             found = [(present[0], None)]
         else:
             found = [(slot, (slots == slot).nonzero().squeeze(1)) for slot in present]
-        _last = slots.clone(), [(slot, rows) for slot, rows in found if slot >= 0]
-    return _last[1]
+        _last = last = slots.clone(), [(slot, rows) for slot, rows in found if slot >= 0]
+    return last[1]
 
 
 _last: tuple[Any, list[tuple[int, Any]]] | None = None

@@ -1,9 +1,36 @@
-"""From an engine's thread back to the coroutine that waits."""
+"""From coroutines to an engine's thread, and from it back to the one that waits."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+import queue
+import threading
+from typing import Any, TypeVar
+
+from harness.errors import ModelError
+
+T = TypeVar("T")
+
+
+class Inbox(queue.SimpleQueue[T | None]):
+    """What is sent before `close` comes out before its None; what is sent after it is refused."""
+
+    def __init__(self) -> None:
+        self._closed = False
+        self._gate = threading.Lock()
+
+    def send(self, item: T) -> None:
+        """Puts it in. Raises ModelError once closed."""
+        with self._gate:
+            if self._closed:
+                raise ModelError("the model was closed")
+            self.put(item)
+
+    def close(self) -> None:
+        """Puts in None, after which nothing comes."""
+        with self._gate:
+            self._closed = True
+            self.put(None)
 
 
 def hand_over(

@@ -19,7 +19,7 @@ from typing import Any
 
 from harness.errors import ModelError
 from harness.models.decoding import Decoder, Row
-from harness.models.handover import hand_over
+from harness.models.handover import Inbox, hand_over
 from harness.models.options import ModelOptions
 from harness.models.tokens import Tokens
 from harness.models.weights import (
@@ -65,7 +65,7 @@ class Worker:
     batch: int = BATCH
     sizes: list[int] = field(default_factory=list)  # of the batches so far
     _decoder: Decoder | None = None
-    _inbox: queue.SimpleQueue[_Request | None] = field(default_factory=queue.SimpleQueue)
+    _inbox: Inbox[_Request] = field(default_factory=Inbox)
     _waiting: list[_Request] = field(default_factory=list)
     _thread: threading.Thread | None = None
 
@@ -85,8 +85,9 @@ class Worker:
 
     @property
     def module(self) -> Any:
-        """The torch module, adapters on it."""
-        assert self._decoder is not None
+        """The torch module, adapters on it. Raises ModelError once closed."""
+        if self._decoder is None:
+            raise ModelError("the model was closed")
         return self._decoder.module
 
     @property
@@ -96,18 +97,21 @@ class Worker:
         return self.options.max_model_len or int(getattr(config, "max_position_embeddings", 0) or 1 << 30)
 
     async def submit(self, row: Row, adapter: str) -> Any:
-        """Runs one request to its end: the row when it was written, its score when it was scored."""
+        """Runs one request to its end: the row when it was written, its score when it was scored.
+
+        Raises ModelError when that fails or the model was closed.
+        """
         loop = asyncio.get_running_loop()
         request = _Request(row, adapter, loop, loop.create_future())
         row.gone = request.future.cancelled
-        self._inbox.put(request)
+        self._inbox.send(request)
         return await request.future
 
     def stop(self) -> None:
         """Ends the thread and lets go of the weights."""
         if self._thread is None:
             return
-        self._inbox.put(None)
+        self._inbox.close()
         self._thread.join()
         self._thread, self._decoder = None, None
         gc.collect()

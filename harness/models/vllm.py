@@ -12,7 +12,8 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -20,7 +21,7 @@ from typing import Any
 
 from harness.errors import ModelError, UsageError
 from harness.models.adapters import Adapter, read_adapter
-from harness.models.handover import hand_over
+from harness.models.handover import Inbox, hand_over
 from harness.models.libraries import captured
 from harness.models.options import ModelOptions
 from harness.models.tokens import Tokens
@@ -29,6 +30,34 @@ from harness.progress import step
 from harness.types import Capability, Completion, Prompt, Sampling
 
 CAPABILITIES: frozenset[Capability] = frozenset({"chat", "raw", "prefill", "logprobs", "weights"})
+MULTIPROCESSING = "VLLM_ENABLE_V1_MULTIPROCESSING"  # vLLM's variable; 0: in this process
+
+
+@dataclass(slots=True)
+class Turns:
+    """A lock for several engines: none gets it twice while another waits."""
+
+    _door: threading.Lock = field(default_factory=threading.Lock)
+    _room: threading.Lock = field(default_factory=threading.Lock)
+
+    def __enter__(self) -> None:
+        with self._door:
+            self._room.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._room.release()
+
+
+TURNS = Turns()
+
+
+def turn() -> AbstractContextManager[None]:
+    """Goes around whatever touches an engine: those in this process share variables of vLLM's, so one works at a time.
+
+    vLLM keeps the context of a forward pass, and the scratch memory of its CPU attention, once for a process. Engines
+    in processes of their own wait for nobody.
+    """
+    return TURNS if os.environ.get(MULTIPROCESSING) == "0" else nullcontext()
 
 
 @dataclass(slots=True)
@@ -57,7 +86,7 @@ class Engine:
     adapters: tuple[Path, ...] = ()
     dtype: str = ""  # the precision it came to
     _engine: Any = None
-    _inbox: queue.SimpleQueue[_Request | str | None] = field(default_factory=queue.SimpleQueue)
+    _inbox: Inbox[_Request | str] = field(default_factory=Inbox)
     _waiting: dict[str, _Request] = field(default_factory=dict)
     _thread: threading.Thread | None = None
     _dead: Exception | None = None
@@ -73,13 +102,13 @@ class Engine:
     async def submit(self, ids: list[int], params: Any, lora: Any = None) -> tuple[Any, float]:
         """Runs one request to its end: vLLM's RequestOutput, and its share of the engine's time in seconds.
 
-        Raises ModelError when the engine refuses or dies.
+        Raises ModelError when the engine refuses, dies or was closed.
         """
         if self._dead is not None:
             raise ModelError(f"the vLLM engine has stopped: {self._dead}")
         loop = asyncio.get_running_loop()
         request = _Request(str(next(self._ids)), ids, params, lora, loop, loop.create_future())
-        self._inbox.put(request)
+        self._inbox.send(request)
         try:
             output, busy = await request.future
         except asyncio.CancelledError:
@@ -88,10 +117,10 @@ class Engine:
         return output, busy
 
     def stop(self) -> None:
-        """Ends the thread, then the engine; nothing it started is left."""
+        """Ends the thread, then the engine; nothing it started is left, and nobody waits for it."""
         if self._thread is None:
             return
-        self._inbox.put(None)
+        self._inbox.close()
         self._thread.join()
         self._thread = None
         shut_down(self._engine)
@@ -105,6 +134,8 @@ class Engine:
                     for output in self._step():
                         if output.finished and (request := self._waiting.pop(output.request_id, None)):
                             request.answer((output, request.busy))
+            for request in self._waiting.values():
+                request.answer(None, ModelError("the model was closed"))
         except Exception as err:  # the engine is lost: everyone who waits, or still comes, must hear of it
             self._dead = err
             for request in self._waiting.values():
@@ -115,9 +146,10 @@ class Engine:
 
     def _step(self) -> list[Any]:
         """One step of the engine, its time shared out among the requests that are waiting for it."""
-        began = time.perf_counter()
-        outputs: list[Any] = self._engine.step()
-        share = (time.perf_counter() - began) / len(self._waiting)
+        with turn():
+            began = time.perf_counter()
+            outputs: list[Any] = self._engine.step()
+            share = (time.perf_counter() - began) / len(self._waiting)
         for request in self._waiting.values():
             request.busy += share
         return outputs
@@ -133,11 +165,14 @@ class Engine:
                 return False
             if isinstance(item, str):
                 self._waiting.pop(item, None)
-                self._engine.abort_request([item])
+                with turn():
+                    self._engine.abort_request([item])
                 continue
             self._waiting[item.id] = item
+            prompt = {"prompt_token_ids": item.ids}
             try:
-                self._engine.add_request(item.id, {"prompt_token_ids": item.ids}, item.params, lora_request=item.lora)
+                with turn():
+                    self._engine.add_request(item.id, prompt, item.params, lora_request=item.lora)
             except (ValueError, TypeError) as err:  # a prompt longer than the model, a schema that does not compile
                 del self._waiting[item.id]
                 item.answer(None, ModelError(f"vLLM refuses this request: {err}"))
@@ -266,7 +301,7 @@ def build_engine(path: str, options: ModelOptions, adapters: tuple[Path, ...]) -
     """A vLLM engine for this machine. Raises UsageError with vLLM's own reason when it can't be built."""
     on_cpu = not gpu_present()
     if on_cpu:
-        os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+        os.environ.setdefault(MULTIPROCESSING, "0")
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")  # GiB
     try:
         with captured():
@@ -294,11 +329,16 @@ def build_engine(path: str, options: ModelOptions, adapters: tuple[Path, ...]) -
         **machine,
         **lora,
     )
-    with captured() as log:
+    with turn(), captured() as log:
         try:
-            return LLMEngine.from_engine_args(arguments)
+            engine = LLMEngine.from_engine_args(arguments)
         except (ValueError, RuntimeError, OSError) as err:
             raise UsageError(f"vLLM can't load {path}: {err}", hint=f"vLLM said: {log()}") from err
+        _open.append(engine)
+    return engine
+
+
+_open: list[Any] = []  # built and not shut down
 
 
 def lora_settings(adapters: Sequence[Adapter], *, on_cpu: bool) -> dict[str, Any]:
@@ -339,13 +379,29 @@ def gpu_present() -> bool:
 
 
 def shut_down(engine: Any) -> None:
-    """Ends the engine core and torch's process group, so that nothing is left to warn at exit."""
+    """Ends the engine core and, with the last one, torch's process group, so that nothing is left to warn at exit."""
     import gc
 
     import torch.distributed
 
-    engine.engine_core.shutdown()
-    del engine
-    gc.collect()
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+    with turn():
+        _open.remove(engine)
+        with groups_kept() if _open else nullcontext():
+            engine.engine_core.shutdown()
+        del engine
+        gc.collect()
+        if not _open and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
+
+@contextmanager
+def groups_kept() -> Iterator[None]:
+    """An engine that ends inside the block leaves vLLM's process groups alone: others in this process need them."""
+    from vllm.v1.engine import core
+
+    theirs = core.cleanup_dist_env_and_memory
+    core.cleanup_dist_env_and_memory = lambda: None
+    try:
+        yield
+    finally:
+        core.cleanup_dist_env_and_memory = theirs

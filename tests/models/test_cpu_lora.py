@@ -55,6 +55,22 @@ def test_slots_that_are_not_those_of_the_rows_are_refused_and_one_slot_is_that_o
     assert torch.allclose(buffer, slow(inputs, down, [1] * 7), atol=1e-5)
 
 
+def test_another_thread_does_not_change_the_rows_between_the_check_and_the_answer(monkeypatch):
+    slots, others = torch.tensor([0, 0, 2]), torch.tensor([1, 1, 1, 1])
+    same = torch.equal
+
+    def meanwhile(*both):
+        found = same(*both)
+        monkeypatch.setattr(torch, "equal", same)
+        cpu_lora.rows_by_slot(others)
+        return found
+
+    cpu_lora.rows_by_slot(slots)
+    monkeypatch.setattr(torch, "equal", meanwhile)
+    found = cpu_lora.rows_by_slot(slots)
+    assert [(slot, rows.tolist()) for slot, rows in found] == [(0, [0, 1]), (2, [2])]
+
+
 @pytest.mark.slow
 def test_the_products_are_those_of_vllm():
     ops = pytest.importorskip("vllm.lora.ops.torch_ops.lora_ops")

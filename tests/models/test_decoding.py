@@ -231,6 +231,25 @@ def test_what_a_batch_held_is_let_go_of_before_its_halves_are_tried(
     asyncio.run(go())
 
 
+def test_a_closed_model_answers_everyone_who_waits_and_refuses_who_comes_later(tmp_path: Path) -> None:
+    [one] = opened(tmp_path)
+
+    async def go() -> list[Any]:
+        prompts = [Prompt(text=f"ring {i}") for i in range(80)]
+        first = [asyncio.ensure_future(one.generate(p, Sampling(max_tokens=20))) for p in prompts]
+        await asyncio.sleep(0.01)
+        await one.close()
+        told = await asyncio.wait_for(asyncio.gather(*first, return_exceptions=True), 30)
+        row = Row([1, 2], Sampling(), 3)
+        asked = one.worker.submit(row, ""), one.generate(prompts[0], Sampling()), one.loglikelihood(prompts[0], " a")
+        later = await asyncio.wait_for(asyncio.gather(*asked, return_exceptions=True), 5)
+        assert [type(error) for error in later] == [ModelError] * 3
+        return told
+
+    failed = [found for found in asyncio.run(go()) if isinstance(found, BaseException)]
+    assert {str(error) for error in failed} <= {"the model was closed"}
+
+
 def test_the_engines_time_is_shared_out_among_those_in_a_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import time
 
