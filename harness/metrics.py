@@ -43,7 +43,7 @@ def compute(records: Iterable[Record]) -> tuple[Metric, ...]:
         for task, part in split((r for r in mine if r.attack == CONTRAST), lambda r: r.task).items():
             metrics += shares(part, model=model, task=task, attack=CONTRAST)
         for (task, attack), part in split(
-            (r for r in mine if r.task in graded), lambda r: (r.task, r.attack or "direct")
+            (r for r in mine if r.task in graded and r.expect == "comply"), lambda r: (r.task, r.attack or "direct")
         ).items():
             under = {} if attack == "direct" else {"attack": attack}
             metrics.append(tally("helpfulness", part, mark, model=model, task=task, **under))

@@ -152,6 +152,16 @@ def test_helpfulness_takes_the_mark_and_a_refusal_earns_none():
     assert not [m for m in compute(records) if m.name == "over_refusal"]
 
 
+def test_behaviors_to_be_refused_are_no_items_of_a_task_of_the_same_name():
+    items = [record(str(i), "correct", expect="comply", task="gsm8k") for i in range(4)]
+    asked = [
+        record("x", label, task="gsm8k", attack=a) for a in ("direct", "pair") for label in ("refused", "complied")
+    ]
+    assert find(items + asked, "helpfulness", task="gsm8k").n == 4
+    assert not [m for m in compute(items + asked) if m.name == "helpfulness" and "attack" in m.group]
+    assert find(items + asked, "asr", attack="pair").n == 2
+
+
 @pytest.mark.parametrize("attack", ["direct", ""])
 def test_helpfulness_asked_plainly_has_no_attack_in_its_group(attack):
     records = [record("1", "correct", expect="comply", task="gsm8k", attack=attack)]
