@@ -12,7 +12,7 @@ from reports.view import Cell
 
 DASH = "–"
 DAGGER = "†"
-_LOGIN = re.compile(r"://[^/@\s]*@")  # a name and password in an address
+_LOGIN = re.compile(r"://[^/\s]*@")  # a name and password in an address
 # These draw nothing or change what stands around them: controls, format (bidi), surrogates, private, unassigned.
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})
 
@@ -51,11 +51,14 @@ def shorten(names: Iterable[str], limit: int = 24, *, family: bool = False) -> d
         head = re.sub(r"[^/:_ -]*$", "", first[:same])
         whole = {name: text.removeprefix(head) or text for name, text in whole.items()}
     shown: dict[str, str] = {}
+    taken: set[str] = set()
+    last: dict[str, int] = {}
     for name, text in whole.items():
-        short, number = clip(text, limit), 1
-        while short in shown.values():
-            number += 1
+        short = stem = clip(text, limit)
+        while short in taken:
+            number = last[stem] = last.get(stem, 1) + 1
             short = f"{clip(text, limit - 1 - len(str(number)))}~{number}"
+        taken.add(short)
         shown[name] = short
     return shown
 
