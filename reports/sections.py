@@ -154,12 +154,15 @@ def over_refusal(numbers: Numbers) -> Section | None:
     ]
     if not any(tables):
         return None
+    series = _series(numbers, entries, parts=extras.get("early"))
+    hollow = any(point.part is None for one in series for point in one.points)
     figure = Figure(
         key="overrefusal",
         kind="bars",
-        caption="Refused though it should be answered: early in full colour, late in light; 95% intervals of the sum.",
+        caption="Refused though it should be answered: early in full colour, late in light"
+        f"{', in outline where positions are unknown' if hollow else ''}; 95% intervals of the sum.",
         alt="Share of harmless requests refused, early and late, for each set and model; the table gives the numbers.",
-        series=_series(numbers, entries, parts=extras.get("early")),
+        series=series,
         x_label="refused (%), lower is better",
     )
     lead = (
@@ -302,7 +305,10 @@ def _series(
     *,
     parts: Sequence[Metric | None] | None = None,
 ) -> tuple[Series, ...]:
-    """(label, model, metric) as one series a model, less what has no value; a label that is a number is its place."""
+    """(label, model, metric) as one series a model, less what has no value; a label that is a number is its place.
+
+    `parts` of the values are taken where they are known of all that the value is made of.
+    """
     series = []
     for slot, model in enumerate(numbers.models):
         points = [
@@ -312,7 +318,7 @@ def _series(
                 high=metric.high,
                 label=numbers.name(label),
                 x=float(label) if label.isdigit() else 0.0,
-                part=piece.value if (piece := parts[i] if parts else None) else None,
+                part=piece.value if (piece := parts[i] if parts else None) and piece.n == metric.n else None,
             )
             for i, (label, who, metric) in enumerate(entries)
             if who == model and metric is not None and metric.n and metric.value is not None

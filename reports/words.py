@@ -12,6 +12,7 @@ from reports.view import Cell
 
 DASH = "–"
 DAGGER = "†"
+PLACED = ("over_refusal_early", "over_refusal_late", "refusal_first5")  # which ask where a refusal begins
 _LOGIN = re.compile(r"://[^/\s]*@")  # a name and password in an address
 # These draw nothing or change what stands around them: controls, format (bidi), surrogates, private, unassigned.
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})
@@ -52,11 +53,11 @@ def shorten(names: Iterable[str], limit: int = 24, *, family: bool = False) -> d
         whole = {name: text.removeprefix(head) or text for name, text in whole.items()}
     shown: dict[str, str] = {}
     taken: set[str] = set()
-    last: dict[str, int] = {}
+    used: dict[str, int] = {}
     for name, text in whole.items():
         short = stem = clip(text, limit)
         while short in taken:
-            number = last[stem] = last.get(stem, 1) + 1
+            number = used[stem] = used.get(stem, 1) + 1
             short = f"{clip(text, limit - 1 - len(str(number)))}~{number}"
         taken.add(short)
         shown[name] = short
@@ -88,7 +89,12 @@ def interval(metric: Metric) -> str:
 def missing(metric: Metric) -> str:
     """How many replies stand outside the number, in words; empty where all were scored."""
     parts = [plural(metric.n_error, "error")] if metric.n_error else []
-    return ", ".join([*parts, f"{count(metric.n_unscored)} unscored"] if metric.n_unscored else parts)
+    return ", ".join([*parts, f"{count(metric.n_unscored)} {unread(metric)}"] if metric.n_unscored else parts)
+
+
+def unread(metric: Metric) -> str:
+    """What the replies are that a metric's `n_unscored` counts."""
+    return "of unknown position" if metric.name in PLACED else "unscored"
 
 
 def bounds(metric: Metric) -> str:

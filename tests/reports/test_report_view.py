@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 
-from report_runs import make_empty, make_partial, make_unscored, records_of
+from report_runs import make_empty, make_partial, make_unscored, rate, records_of
 
 from harness.metrics import compute
 from harness.trust import measures
 from harness.types import Judgement, Metric, Record, Run
 from reports.build import moment, view
+from reports.tables import most_missing
 from reports.view import Table, View
 from reports.words import DASH
 
@@ -189,3 +190,38 @@ def test_seeds_and_judges_fill_their_tables() -> None:
     assert texts(shown["What moves the rate"], 0)[2:] == ["5.0", "3.5"]
     # Behaviors 0 to 3 fall to one of the two tries
     assert texts(shown["Tried again"], 0)[1:] == ["2", "40.0%"]
+
+
+def look_alikes(*places: int | None) -> Run:
+    """Ten look-alikes that were answered, and one that was refused at each of the places."""
+    verdicts = [Judgement(judge="rules", label="complied")] * 10
+    verdicts += [Judgement(judge="rules", label="refused", refusal_at=at) for at in places]
+    records = tuple(
+        Record(key=str(i), model="m", task="t", behavior=str(i), expect="comply", judgements=(verdict,))
+        for i, verdict in enumerate(verdicts)
+    )
+    return Run(folder=Path(), info={}, records=records, metrics=compute(records))
+
+
+def test_a_refusal_of_unknown_position_is_drawn_neither_early_nor_late() -> None:
+    for places, part, told in (((2, 30), 1 / 12, False), ((2, None), None, True), ((None, None), None, True)):
+        [figure] = [f for s in view(look_alikes(*places)).sections if s.key == "overrefusal" for f in s.figures]
+        assert figure.series[0].points[0].part == part
+        assert ("unknown" in figure.caption) is told
+
+
+def test_a_table_with_a_refusal_of_unknown_position_says_so() -> None:
+    title = "Refused though it should be answered"
+    table = tables(view(look_alikes(2, None)))[title]
+    assert "No errors" not in table.note
+    [early] = [c for c, head in zip(table.rows[0].cells, table.columns, strict=True) if head == "early"]
+    assert "1 of unknown position" in early.sub
+    assert "unscored" not in early.sub
+    assert "No errors, nothing unscored." in tables(view(look_alikes(2)))[title].note
+
+
+def test_the_most_that_one_cell_lacks_is_told_by_why() -> None:
+    unplaced = rate("over_refusal_early", 1, 5, unscored=4)
+    assert most_missing([rate("over_refusal", 5, 9), unplaced]) == "up to 4 of unknown position"
+    told = most_missing([rate("asr", 1, 2, errors=1), rate("asr", 1, 2, unscored=3), unplaced])
+    assert told == "up to 1 error, up to 3 unscored, up to 4 of unknown position"
