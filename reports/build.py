@@ -131,11 +131,11 @@ def _engines(run: Run) -> list[str]:
 
 def _sampling(spec: Mapping[str, Any]) -> str:
     names = {"temperature": "temperature", "max_tokens": "at most {} new tokens", "seed": "seed", "limit": "limit"}
-    if spec.get("temperature") and spec.get("top_p", 1.0) < 1:
+    if spec.get("temperature") and (spec.get("top_p") or 1.0) < 1:
         names["top_p"] = "top-p"
     parts = []
     for key, words in names.items():
-        if spec.get(key) is not None:
+        if spec.get(key) is not None and (spec[key] or key != "limit"):
             value = clean(spec[key], 40)
             parts.append(words.format(value) if "{}" in words else f"{words} {value}")
     return ", ".join(parts)

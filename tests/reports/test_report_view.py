@@ -55,6 +55,17 @@ def test_what_a_run_took_leaves_out_the_pauses_between_its_starts(one: Run) -> N
     assert "11 min 42 s" in set(strings(view(unknown)))
 
 
+def test_sampling_names_a_limit_only_where_there_is_one(one: Run) -> None:
+    def told(**spec: object) -> str:
+        facts = view(replace(one, info={**one.info, "spec": spec})).facts
+        return next((fact.value for fact in facts if fact.name == "sampling"), "")
+
+    assert told(temperature=0.0, seed=0, limit=0) == "temperature 0.0, seed 0"
+    assert told(limit=5) == "limit 5"
+    assert told(temperature=1, top_p=None) == "temperature 1"
+    assert told(temperature=1, top_p=0.9) == "temperature 1, top-p 0.9"
+
+
 def test_asr_row_holds_value_interval_and_every_denominator(one: Run) -> None:
     table = tables(view(one))["Attack success rate"]
     assert table.columns == ("attack", "judged ASR", "95% interval", "n", "errors", "unscored", "worst case")
