@@ -277,11 +277,12 @@ def details(numbers: Numbers) -> Section | None:
 
 
 def _variants(numbers: Numbers, fewest: int = 5) -> tuple[Table, ...]:
-    """ASR by variant, without those of a few replies, which say nothing, and those that the depth curve shows."""
+    """ASR by variant, without those of a few replies on every model and without what the depth curve shows."""
     entries = _pieces(numbers, "asr", "variant", without=DEEP if numbers.has("asr_depth") else "")
-    small = {label for label, _, metric in entries if metric and metric.n + metric.n_error + metric.n_unscored < fewest}
+    large = {label for label, _, m in entries if m and m.n + m.n_error + m.n_unscored >= fewest}
+    small = {label for label, _, _ in entries} - large
     note = f"{plural(len(small), 'variant')} with fewer than {fewest} replies left out." if small else ""
-    kept = [entry for entry in entries if entry[0] not in small]
+    kept = [entry for entry in entries if entry[0] in large]
     return table_of(numbers, "Success rate by variant", ("attack: variant", "ASR"), kept, note=note)
 
 

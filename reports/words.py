@@ -12,6 +12,7 @@ from reports.view import Cell
 
 DASH = "–"
 DAGGER = "†"
+REASONS = ("not corrected", "no labels", "by attack only")  # how a note begins that says why there is no number
 PLACED = ("over_refusal_early", "over_refusal_late", "refusal_first5")  # which ask where a refusal begins
 _LOGIN = re.compile(r"://[^/\s]*@")  # a name and password in an address
 # These draw nothing or change what stands around them: controls, format (bidi), surrogates, private, unassigned.
@@ -106,7 +107,7 @@ def why_empty(metric: Metric | None) -> str:
     """Why a number is a dash."""
     if metric is None:
         return "not run"
-    if metric.note:
+    if metric.note.startswith(REASONS):
         return clean(metric.note.partition(":")[0])
     return f"none scored: {missing(metric)}" if missing(metric) else "nothing to count"
 

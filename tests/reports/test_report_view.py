@@ -135,6 +135,17 @@ def test_variants_of_a_few_replies_are_counted_not_shown(one: Run) -> None:
     assert "1 variant with fewer than 5 replies left out" in table.note
 
 
+def test_a_variant_that_one_model_has_few_replies_to_is_shown_for_the_others(three: Run) -> None:
+    title = "Success rate by variant"
+    few = tuple(
+        replace(m, n=3) if m.group.get("variant") == "stack" and m.group["model"] == "derta" else m
+        for m in three.metrics
+    )
+    shown, before = tables(view(replace(three, metrics=few)))[title], tables(view(three))[title]
+    assert [row.cells[0].text for row in shown.rows] == [row.cells[0].text for row in before.rows]
+    assert "left out" not in shown.note
+
+
 def test_no_text_of_a_model_can_reach_the_report(one: Run) -> None:
     leaky = tuple(replace(r, error="SECRET", judgements=()) for r in one.records)
     assert not [s for s in strings(view(replace(one, records=leaky))) if "SECRET" in s]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from report_runs import rate
 
@@ -45,6 +47,9 @@ def test_an_empty_number_says_why() -> None:
     assert compact(rate("asr", 0, 0, unscored=3)).text == "–"
     assert why_empty(rate("asr", 0, 0, unscored=3)) == "none scored: 3 unscored"
     assert why_empty(None) == "not run"
+    empty = rate("judge_tpr", 0, 0)
+    assert why_empty(replace(empty, note="labels of the same attack")) == "nothing to count"
+    assert why_empty(replace(empty, note="not corrected: too few; 3 labels")) == "not corrected"
 
 
 @pytest.mark.parametrize(
