@@ -147,8 +147,9 @@ def because(reason: str) -> Read:
 
 
 def under(record: Record, at: int) -> Record:
-    """A record as if its judgement number `at` were the one that counts."""
-    return replace(record, judgements=record.judgements[at:])
+    """A record as if its judgement number `at` were the one that counts; unscored where it has too few."""
+    unread = tuple(replace(judgement, label="unscored") for judgement in record.judgements[:1])
+    return replace(record, judgements=record.judgements[at:] or unread)
 
 
 def tally(name: str, records: Iterable[Record], read: Read, **group: str) -> Metric:

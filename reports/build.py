@@ -199,7 +199,9 @@ def _money(cost: Mapping[str, object], spent: object) -> str:
         seen = sorted(
             {clean(p.get("seen"), 10) for p in part(cost, "prices").values() if isinstance(p, Mapping)} - {""}
         )
-        words.append(f"At endpoints: {spent:.2f} US dollars" + (f", by prices last read {seen[0]}." if seen else "."))
+        amount = "less than 0.01" if 0 < spent < 0.01 else f"{spent:.2f}"
+        when = f", by prices read {seen[0]}{' or later' if len(seen) > 1 else ''}" if seen else ""
+        words.append(f"At endpoints: {amount} US dollars{when}.")
     unknown = cost.get("unknown")
     if isinstance(unknown, list) and unknown:
         words.append(f"Not counted, its price being unknown: {', '.join(clean(name, 60) for name in unknown)}.")

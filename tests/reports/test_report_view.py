@@ -66,6 +66,17 @@ def test_sampling_names_a_limit_only_where_there_is_one(one: Run) -> None:
     assert told(temperature=1, top_p=0.9) == "temperature 1, top-p 0.9"
 
 
+def test_money_is_never_said_to_be_nothing_where_it_is_little_and_prices_have_their_dates(one: Run) -> None:
+    def told(spent: float, *seen: str) -> str:
+        prices = {str(i): {"seen": day} for i, day in enumerate(seen)}
+        info = {**one.info, "cost": {"prices": prices}, "budget": {"cost_usd": spent}}
+        return next(s.lead for s in view(replace(one, info=info)).sections if s.key == "budget")
+
+    assert "At endpoints: less than 0.01 US dollars, by prices read 2025-03-01." in told(0.004, "2025-03-01")
+    assert "At endpoints: 1.50 US dollars, by prices read 2025-03-01 or later." in told(1.5, "2025-05-01", "2025-03-01")
+    assert "At endpoints: 0.00 US dollars." in told(0.0)
+
+
 def test_asr_row_holds_value_interval_and_every_denominator(one: Run) -> None:
     table = tables(view(one))["Attack success rate"]
     assert table.columns == ("attack", "judged ASR", "95% interval", "n", "errors", "unscored", "worst case")

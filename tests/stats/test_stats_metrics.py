@@ -168,6 +168,19 @@ def test_helpfulness_asked_plainly_has_no_attack_in_its_group(attack):
     assert find(records, "helpfulness", task="gsm8k").value == 1.0
 
 
+def test_a_reply_that_lacks_a_reading_is_unscored_in_it():
+    def item(i, *labels, error=None):
+        judged = tuple(
+            Judgement(judge=f"grade:{n}", label=x) for n, x in zip(("lenient", "strict"), labels, strict=False)
+        )
+        return Record(key=str(i), model="m", task="gsm8k", behavior=str(i), expect="comply", attack="",
+                      judgements=judged, error=error)  # fmt: skip
+
+    records = [item(1, "correct", "wrong"), item(2, "unscored"), item(3, error="down")]
+    strict = find(records, "helpfulness", task="gsm8k", reading="strict")
+    assert (strict.value, strict.n, strict.n_error, strict.n_unscored) == (0.0, 1, 1, 1)
+
+
 def test_refusals_by_place():
     records = [
         record("a", "refused", at=0), record("b", "refused", at=4), record("c", "refused", at=5),
