@@ -242,8 +242,9 @@ def details(numbers: Numbers) -> Section | None:
     """ASR of each variant of an attack, where refusals stand under each attack, and what else an attack changes."""
     late = numbers.across("late_refusal", "attack", numbers.attacks)
     first = numbers.across("refusal_first5", "attack", numbers.attacks)
+    variants, left_out = _variants(numbers)
     tables = [
-        *_variants(numbers),
+        *variants,
         *table_of(
             numbers,
             "Given, then refused all the same",
@@ -273,17 +274,19 @@ def details(numbers: Numbers) -> Section | None:
         ),
     ]
     lead = "The same measures in finer pieces; with fewer replies in each, their intervals are wider."
+    if left_out and not variants:
+        lead += f" {left_out}"
     return Section(key="details", title="In detail", lead=lead, tables=tuple(tables)) if tables else None
 
 
-def _variants(numbers: Numbers, fewest: int = 5) -> tuple[Table, ...]:
-    """ASR by variant, without those of a few replies on every model and without what the depth curve shows."""
+def _variants(numbers: Numbers, fewest: int = 5) -> tuple[tuple[Table, ...], str]:
+    """ASR by variant, less those of a few replies on every model and what the depth curve shows; how many were few."""
     entries = _pieces(numbers, "asr", "variant", without=DEEP if numbers.has("asr_depth") else "")
     large = {label for label, _, m in entries if m and m.n + m.n_error + m.n_unscored >= fewest}
     small = {label for label, _, _ in entries} - large
     note = f"{plural(len(small), 'variant')} with fewer than {fewest} replies left out." if small else ""
     kept = [entry for entry in entries if entry[0] in large]
-    return table_of(numbers, "Success rate by variant", ("attack: variant", "ASR"), kept, note=note)
+    return table_of(numbers, "Success rate by variant", ("attack: variant", "ASR"), kept, note=note), note
 
 
 def _pieces(numbers: Numbers, name: str, key: str, without: str = "") -> list[tuple[str, str, Metric | None]]:

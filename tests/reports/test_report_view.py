@@ -144,6 +144,11 @@ def test_variants_of_a_few_replies_are_counted_not_shown(one: Run) -> None:
     table = tables(view(replace(one, metrics=few)))["Success rate by variant"]
     assert "code: go" not in {row.cells[0].text for row in table.rows}
     assert "1 variant with fewer than 5 replies left out" in table.note
+    none = tuple(replace(m, n=3) if "variant" in m.group else m for m in one.metrics)
+    shown = view(replace(one, metrics=none))
+    assert "Success rate by variant" not in tables(shown)
+    details = next(s for s in shown.sections if s.key == "details")
+    assert "variants with fewer than 5 replies left out." in details.lead
 
 
 def test_a_variant_that_one_model_has_few_replies_to_is_shown_for_the_others(three: Run) -> None:
