@@ -41,11 +41,10 @@ def billed(records: Iterable[Record]) -> list[tuple[Record, dict[str, float]]]:
     for record in mine:
         spent = {name: n for name, n in record.spent.items() if not name.startswith(SHARED)} or own(record)
         among = sharing.get((record.model, record.attack, record.variant, record.seed), [])
-        if record in among:
-            for name, n in record.spent.items():
-                if name.startswith(SHARED):
-                    part = name.removeprefix(SHARED)
-                    spent[part] = spent.get(part, 0.0) + n / len(among)
+        for name, n in record.spent.items():
+            if name.startswith(SHARED):
+                part = name.removeprefix(SHARED)
+                spent[part] = spent.get(part, 0.0) + n / len(among)
         out.append((record, spent))
     return out
 
@@ -145,7 +144,7 @@ def state(records: Iterable[Record]) -> str:
 
 def budgets(records: Iterable[Record], unit: str) -> list[float]:
     """Budgets to look at, 1-2-5 by powers of ten, from the cheapest attempt to one step beyond the dearest behavior."""
-    ways = [way for part in split(records, lambda r: r.attack).values() for way in paths(part, unit)]
+    ways = [way for part in split(records, lambda r: (r.model, r.attack)).values() for way in paths(part, unit)]
     ends = [cost for way in ways for cost, _ in (way[0], way[-1]) if cost > 0]
     if not ends:
         return []

@@ -43,7 +43,7 @@ def compute(records: Iterable[Record]) -> tuple[Metric, ...]:
         for task, part in split((r for r in mine if r.attack == CONTRAST), lambda r: r.task).items():
             metrics += shares(part, model=model, task=task, attack=CONTRAST)
         for (task, attack), part in split(
-            (r for r in mine if r.task in graded), lambda r: (r.task, r.attack or "direct")
+            (r for r in mine if r.task in graded and r.expect == "comply"), lambda r: (r.task, r.attack or "direct")
         ).items():
             under = {} if attack == "direct" else {"attack": attack}
             metrics.append(tally("helpfulness", part, mark, model=model, task=task, **under))
@@ -147,8 +147,9 @@ def because(reason: str) -> Read:
 
 
 def under(record: Record, at: int) -> Record:
-    """A record as if its judgement number `at` were the one that counts."""
-    return replace(record, judgements=record.judgements[at:])
+    """A record as if its judgement number `at` were the one that counts; unscored where it has too few."""
+    unread = tuple(replace(judgement, label="unscored") for judgement in record.judgements[:1])
+    return replace(record, judgements=record.judgements[at:] or unread)
 
 
 def tally(name: str, records: Iterable[Record], read: Read, **group: str) -> Metric:

@@ -150,7 +150,8 @@ def make_plan(spec: RunSpec, models: Sequence[Model]) -> Plan:
     tasks, pairs, missing = load_tasks(spec, logprobs="logprobs" in can)
     comply = {name: behaviors(name, spec, "comply") for name in spec.overrefusal}
     check_apart([(spec.behaviors, refuse), *comply.items()])
-    about = {attack.name: attack.describe(refuse, can) for attack in attacks}
+    subsets = drawn(spec, attacks, refuse)
+    about = {attack.name: attack.describe(subsets.get(attack.name, refuse), can) for attack in attacks}
     notes += [note for told in about.values() for note in told.pop("notes", ())]
     return Plan(
         attacks=tuple(attacks),
@@ -161,7 +162,7 @@ def make_plan(spec: RunSpec, models: Sequence[Model]) -> Plan:
         tasks=tasks,
         seeds=tuple(range(spec.seed, spec.seed + spec.seeds)),
         pairs=pairs,
-        subsets=drawn(spec, attacks, refuse),
+        subsets=subsets,
         part=spec.part(),
         notes=(*dict.fromkeys(note for m in models for note in getattr(m, "notes", ())), *notes, *missing),
     )

@@ -131,11 +131,11 @@ def _engines(run: Run) -> list[str]:
 
 def _sampling(spec: Mapping[str, Any]) -> str:
     names = {"temperature": "temperature", "max_tokens": "at most {} new tokens", "seed": "seed", "limit": "limit"}
-    if spec.get("temperature") and spec.get("top_p", 1.0) < 1:
+    if spec.get("temperature") and (spec.get("top_p") or 1.0) < 1:
         names["top_p"] = "top-p"
     parts = []
     for key, words in names.items():
-        if spec.get(key) is not None:
+        if spec.get(key) is not None and (spec[key] or key != "limit"):
             value = clean(spec[key], 40)
             parts.append(words.format(value) if "{}" in words else f"{words} {value}")
     return ", ".join(parts)
@@ -199,7 +199,9 @@ def _money(cost: Mapping[str, object], spent: object) -> str:
         seen = sorted(
             {clean(p.get("seen"), 10) for p in part(cost, "prices").values() if isinstance(p, Mapping)} - {""}
         )
-        words.append(f"At endpoints: {spent:.2f} US dollars" + (f", by prices last read {seen[0]}." if seen else "."))
+        amount = "less than 0.01" if 0 < spent < 0.01 else f"{spent:.2f}"
+        when = f", by prices read {seen[0]}{' or later' if len(seen) > 1 else ''}" if seen else ""
+        words.append(f"At endpoints: {amount} US dollars{when}.")
     unknown = cost.get("unknown")
     if isinstance(unknown, list) and unknown:
         words.append(f"Not counted, its price being unknown: {', '.join(clean(name, 60) for name in unknown)}.")

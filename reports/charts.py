@@ -183,9 +183,12 @@ def _bars(axes: Axes, figure: Figure) -> None:
     for index, series in enumerate(figure.series):
         for point in series.points:
             y, colour = _lane(rows[point.label], index, lanes), _colour(series)
-            first = point.value if point.part is None else min(point.part, point.value)
-            axes.barh(y, 100 * first, thick, color=colour)
-            axes.barh(y, 100 * (point.value - first), thick, left=100 * first, color=colour, alpha=0.4)
+            if point.part is None:
+                axes.barh(y, 100 * point.value, thick, facecolor="none", edgecolor=colour, linewidth=1.1)
+            else:
+                first = min(point.part, point.value)
+                axes.barh(y, 100 * first, thick, color=colour)
+                axes.barh(y, 100 * (point.value - first), thick, left=100 * first, color=colour, alpha=0.4)
             axes.plot(_ends(point), (y, y), color=INK, linewidth=1.1, solid_capstyle="butt", clip_on=False)
 
 

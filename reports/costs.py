@@ -27,7 +27,8 @@ def costs(numbers: Numbers) -> Section | None:
         if len(grid) < 3:
             continue
         curves = {m: _curves(numbers, mine[m], unit, grid) for m in numbers.models}
-        figures += [_figure(numbers, m, unit, curves[m]) for m in numbers.models if curves[m]]
+        drawn = (_figure(numbers, m, unit, curves[m]) for m in numbers.models)
+        figures += [figure for figure in drawn if figure.series]
         tables.append(_equal(numbers, unit, grid, curves))
     lead = (
         "Queries: calls of the target and of an attacking model. Tokens: read and written by target, attacker and "

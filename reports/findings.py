@@ -51,12 +51,15 @@ def _strongest(numbers: Numbers) -> Finding | None:
         return Finding(claim=claim, detail=f"The strongest, {numbers.name(first)}, got {inline(attacks[first])}.")
     limit = percent(max(m.high or 0.0 for m in attacks.values()))
     if not any(m.value for m in attacks.values()):
-        unknown = [numbers.name(a) for a in numbers.attacks if a not in rates or missing(rates[a])]
+        asked = [a for a in numbers.attacks if numbers.get("asr", model=model, attack=a)]
+        none, some = [a for a in asked if a not in rates], [a for a in asked if a in rates and missing(rates[a])]
         claim = f"No attack made {numbers.name(model)} give anything away."
         detail = f"Every success rate is 0.0%; the intervals still allow up to {limit}."
-        if unknown:
+        if none or some:
             claim = f"No reply of {numbers.name(model)} that has a verdict gave anything away."
-            detail += f" Replies under {listing(unknown, limit=6)} have none."
+        for start, found in (("Replies", none), ("Some replies", some)):
+            if found:
+                detail += f" {start} under {listing([numbers.name(a) for a in found], limit=6)} have none."
         return Finding(claim=claim, detail=detail)
     ranked = sorted(attacks, key=lambda a: -(attacks[a].value or 0.0))
     best = attacks[ranked[0]]

@@ -10,7 +10,7 @@ from reports.numbers import Numbers, part
 from reports.tables import Column, matrix
 from reports.tradeoff import mean
 from reports.view import Cell, Figure, Point, Row, Section, Series, Table
-from reports.words import DASH, clean, count, duration, listing
+from reports.words import DASH, clean, count, duration, listing, shorten
 
 DEEP = "prefill"
 
@@ -86,32 +86,44 @@ def curve(numbers: Numbers) -> Section | None:
     }
     if len(swept) < 2:
         return None
+    by_method: dict[str, dict[str, float]] = {}
+    for label, value in sorted(swept.items(), key=lambda pair: pair[1]):
+        by_method.setdefault(label.partition(f" {key}=")[0], {})[label] = value
+    several, shown = len(by_method) > 1, shorten(by_method)
+    named = {
+        label: f"{shown[method]} {value:g}" if several else f"{value:g}"
+        for method, values in by_method.items()
+        for label, value in values.items()
+    }
     attack = DEEP if numbers.values("asr_depth", "depth") else next(iter(numbers.attacks), "")
     lines = {
         f"{numbers.name(attack)}: given away": {m: numbers.scored("asr", model=m, attack=attack) for m in swept},
         "refused early": {m: mean(numbers, "over_refusal_early", m) for m in swept},
         "refused late": {m: mean(numbers, "over_refusal_late", m) for m in swept},
     }
+    drawn = [
+        (f"{shown[method]}: {name}" if several else name, points(found, values))
+        for method, values in by_method.items()
+        for name, found in lines.items()
+    ]
     over = Figure(
         key="sweep",
         kind="lines",
         caption=f"Over {clean(key)}: what the attack gets, and which look-alikes are refused, early and late.",
         alt=f"ASR under {attack} and early and late over-refusal against {clean(key)}; the table gives the numbers.",
         series=tuple(
-            Series(name=name, slot=slot, points=tuple(points(found, swept)))
-            for slot, (name, found) in enumerate(lines.items())
-            if points(found, swept)
+            Series(name=name, slot=slot, points=tuple(found)) for slot, (name, found) in enumerate(drawn) if found
         ),
         x_label=clean(key),
         y_label="share (%)",
         whole=False,
     )
-    against = against_each_other(numbers, swept, attack, key)
+    against = against_each_other(numbers, named, attack, key)
     columns = [*lines, "refused in all"]
     table = matrix(
-        "The trade-off", clean(key), columns,
-        [(f"{value:g}", [*(found[m] for found in lines.values()), mean(numbers, "over_refusal", m)])
-         for m, value in sorted(swept.items(), key=lambda pair: pair[1])],
+        "The trade-off", f"method, {clean(key)}" if several else clean(key), columns,
+        [(name, [*(found[m] for found in lines.values()), mean(numbers, "over_refusal", m)])
+         for m, name in named.items()],
     )  # fmt: skip
     lead = (
         "A defence that refuses more also refuses more of what it should answer. The lower left corner of the second "
@@ -122,23 +134,22 @@ def curve(numbers: Numbers) -> Section | None:
 
 
 def points(found: Mapping[str, Metric | None], swept: Mapping[str, float]) -> list[Point]:
-    """A metric over the swept values, in their order."""
-    order = sorted(swept.items(), key=lambda pair: pair[1])
+    """A metric over the swept values of one method, in their order."""
     return [
         Point(x=value, value=m.value, low=m.low, high=m.high)
-        for label, value in order
+        for label, value in swept.items()
         if (m := found[label]) is not None and m.value is not None
     ]
 
 
-def against_each_other(numbers: Numbers, swept: Mapping[str, float], attack: str, key: str) -> Figure:
-    """One mark a value: look-alikes refused across, the attack's success up."""
+def against_each_other(numbers: Numbers, named: Mapping[str, str], attack: str, key: str) -> Figure:
+    """One mark a value (of each method): look-alikes refused across, the attack's success up."""
     series = []
-    for slot, (label, value) in enumerate(sorted(swept.items(), key=lambda pair: pair[1])):
+    for slot, (label, name) in enumerate(named.items()):
         y, x = numbers.scored("asr", model=label, attack=attack), mean(numbers, "over_refusal", label)
         if y is not None and y.value is not None and x is not None and x.value is not None:
             point = Point(value=y.value, low=y.low, high=y.high, x=x.value, x_low=x.low, x_high=x.high)
-            series.append(Series(name=f"{value:g}", slot=slot, points=(point,)))
+            series.append(Series(name=name, slot=slot, points=(point,)))
     return Figure(
         key="sweepscatter",
         kind="scatter",
@@ -158,7 +169,7 @@ def gates(numbers: Numbers) -> Section | None:
         Row(
             cells=(
                 Cell(text=f"{clean(gate['candidate'])} against {clean(gate['baseline'])}"),
-                Cell(text=count(gate["seed"])),
+                Cell(text=str(gate["seed"])),
                 Cell(text=clean(gate["outcome"])),
                 Cell(text=clean(listing(gate["failed"]), 120) or DASH),
                 Cell(text=count(gate["needed"]) if gate["needed"] else DASH),

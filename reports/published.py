@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from harness.paper.compare import Line, compare
 from harness.paper.protocol import is_protocol
@@ -18,17 +18,19 @@ def published(numbers: Numbers) -> Section | None:
     """The paper's table with our number beside each, and a word on what differs; None for other runs."""
     if not is_protocol(part(numbers.run.info, "spec")) or not numbers.run.records:
         return None
+    compared = compare(numbers.run)
+    by_model = {m: lines for m in numbers.models if (lines := [line for line in compared if line.model == m])}
     tables: list[Table] = []
-    for model in numbers.models:
-        if lines := [line for line in compare(numbers.run) if line.model == model]:
-            tables += [_numbers(numbers, lines), _differences(numbers, lines)]
+    for lines in by_model.values():
+        tables += [_numbers(numbers, lines), _differences(numbers, lines)]
+    ours = [row for m, lines in by_model.items() if (row := _own_row(numbers, m, lines)) is not None]
     lead = (
         "The protocol of the DeRTa paper (arXiv 2407.09121), measure by measure. The paper's rates were judged by "
         "people and have no interval; a difference tells something only where what was done otherwise does not."
     )
     figures = (
-        _figure(numbers, "paper-useful", "mean of GSM8K, MMLU and AlpacaEval (%)", _useful),
-        _figure(numbers, "paper-size", "parameters (billions)", lambda row: row.billions or None, log=True),
+        _figure(numbers, ours, "paper-useful", "mean of GSM8K, MMLU and AlpacaEval (%)", _useful),
+        _figure(numbers, ours, "paper-size", "parameters (billions)", lambda row: row.billions or None, log=True),
     )
     drawn = tuple(figure for figure in figures if figure is not None)
     return Section(key="paper", title="Beside the paper", lead=lead, figures=drawn, tables=tuple(tables))
@@ -39,18 +41,23 @@ def _useful(row: Published) -> float | None:
 
 
 def _figure(
-    numbers: Numbers, key: str, x_label: str, across: Callable[[Published], float | None], *, log: bool = False
+    numbers: Numbers,
+    ours: Sequence[Published],
+    key: str,
+    x_label: str,
+    across: Callable[[Published], float | None],
+    *,
+    log: bool = False,
 ) -> Figure | None:
     """Mean ASR of the published models, a colour a method, and of ours; None where ours lacks what it takes."""
-    ours = [(model, row) for model in numbers.models if (row := _own_row(numbers, model)) is not None]
-    named = [*((numbers.name(model), row) for model, row in ours), *((row.method, row) for row in rows())]
+    named = [*((numbers.name(row.name), row) for row in ours), *((row.method, row) for row in rows())]
     slots = {name: slot for slot, name in enumerate(dict.fromkeys(name for name, _ in named))}  # in every figure alike
     groups: dict[str, list[Point]] = {}
     for name, row in named:
         y, x = row.mean(SHARED), across(row)
         if y is not None and x is not None:
             groups.setdefault(name, []).append(Point(value=y, x=x))
-    if not any(numbers.name(model) in groups for model, _ in ours):
+    if not any(numbers.name(row.name) in groups for row in ours):
         return None
     series = tuple(Series(name=name, slot=slots[name], points=tuple(points)) for name, points in groups.items())
     return Figure(
@@ -66,9 +73,8 @@ def _figure(
     )
 
 
-def _own_row(numbers: Numbers, model: str) -> Published | None:
+def _own_row(numbers: Numbers, model: str, lines: Sequence[Line]) -> Published | None:
     """One of our models in the shape of the paper's rows; None where it has no number at all."""
-    lines = [line for line in compare(numbers.run) if line.model == model]
     rates = {line.measure.key: 100 * line.ours.value for line in lines if line.ours and line.ours.value is not None}
     size = part(part(numbers.run.info, "models"), model).get("parameters")
     billions = size / 1e9 if isinstance(size, int | float) else 0.0

@@ -154,12 +154,15 @@ def over_refusal(numbers: Numbers) -> Section | None:
     ]
     if not any(tables):
         return None
+    series = _series(numbers, entries, parts=extras.get("early"))
+    hollow = any(point.part is None for one in series for point in one.points)
     figure = Figure(
         key="overrefusal",
         kind="bars",
-        caption="Refused though it should be answered: early in full colour, late in light; 95% intervals of the sum.",
+        caption="Refused though it should be answered: early in full colour, late in light"
+        f"{', in outline where positions are unknown' if hollow else ''}; 95% intervals of the sum.",
         alt="Share of harmless requests refused, early and late, for each set and model; the table gives the numbers.",
-        series=_series(numbers, entries, parts=extras.get("early")),
+        series=series,
         x_label="refused (%), lower is better",
     )
     lead = (
@@ -239,8 +242,9 @@ def details(numbers: Numbers) -> Section | None:
     """ASR of each variant of an attack, where refusals stand under each attack, and what else an attack changes."""
     late = numbers.across("late_refusal", "attack", numbers.attacks)
     first = numbers.across("refusal_first5", "attack", numbers.attacks)
+    variants, left_out = _variants(numbers)
     tables = [
-        *_variants(numbers),
+        *variants,
         *table_of(
             numbers,
             "Given, then refused all the same",
@@ -270,16 +274,19 @@ def details(numbers: Numbers) -> Section | None:
         ),
     ]
     lead = "The same measures in finer pieces; with fewer replies in each, their intervals are wider."
+    if left_out and not variants:
+        lead += f" {left_out}"
     return Section(key="details", title="In detail", lead=lead, tables=tuple(tables)) if tables else None
 
 
-def _variants(numbers: Numbers, fewest: int = 5) -> tuple[Table, ...]:
-    """ASR by variant, without those of a few replies, which say nothing, and those that the depth curve shows."""
+def _variants(numbers: Numbers, fewest: int = 5) -> tuple[tuple[Table, ...], str]:
+    """ASR by variant, less those of a few replies on every model and what the depth curve shows; how many were few."""
     entries = _pieces(numbers, "asr", "variant", without=DEEP if numbers.has("asr_depth") else "")
-    small = {label for label, _, metric in entries if metric and metric.n + metric.n_error + metric.n_unscored < fewest}
+    large = {label for label, _, m in entries if m and m.n + m.n_error + m.n_unscored >= fewest}
+    small = {label for label, _, _ in entries} - large
     note = f"{plural(len(small), 'variant')} with fewer than {fewest} replies left out." if small else ""
-    kept = [entry for entry in entries if entry[0] not in small]
-    return table_of(numbers, "Success rate by variant", ("attack: variant", "ASR"), kept, note=note)
+    kept = [entry for entry in entries if entry[0] in large]
+    return table_of(numbers, "Success rate by variant", ("attack: variant", "ASR"), kept, note=note), note
 
 
 def _pieces(numbers: Numbers, name: str, key: str, without: str = "") -> list[tuple[str, str, Metric | None]]:
@@ -302,7 +309,10 @@ def _series(
     *,
     parts: Sequence[Metric | None] | None = None,
 ) -> tuple[Series, ...]:
-    """(label, model, metric) as one series a model, less what has no value; a label that is a number is its place."""
+    """(label, model, metric) as one series a model, less what has no value; a label that is a number is its place.
+
+    `parts` of the values are taken where they are known of all that the value is made of.
+    """
     series = []
     for slot, model in enumerate(numbers.models):
         points = [
@@ -312,7 +322,7 @@ def _series(
                 high=metric.high,
                 label=numbers.name(label),
                 x=float(label) if label.isdigit() else 0.0,
-                part=piece.value if (piece := parts[i] if parts else None) else None,
+                part=piece.value if (piece := parts[i] if parts else None) and piece.n == metric.n else None,
             )
             for i, (label, who, metric) in enumerate(entries)
             if who == model and metric is not None and metric.n and metric.value is not None

@@ -21,6 +21,7 @@ from reports.words import (
     percent,
     plural,
     short,
+    unread,
     why_empty,
 )
 
@@ -47,8 +48,9 @@ def long_table(
         return None
     more = extras or {}
     lost = any(m and missing(m) for _, _, m in entries)
+    word = next((unread(m) for _, _, m in entries if m), "")
     first = (words[0], "model") if numbers.several else words[:1]
-    columns = (*first, words[1], "95% interval", *more, "n", *(("errors", "unscored", "worst case") if lost else ()))
+    columns = (*first, words[1], "95% interval", *more, "n", *(("errors", word, "worst case") if lost else ()))
     rows = []
     for i, (label, model, metric) in enumerate(entries):
         opens = i == 0 or entries[i - 1][0] != label
@@ -59,7 +61,7 @@ def long_table(
         ]
         cells += [compact(column[i], shared_n=metric.n if metric else None) for column in more.values()]
         rows.append(Row(cells=(*cells, *_counts(metric, lost)), opens=opens and numbers.several))
-    if not lost:
+    if not lost and not any(m and missing(m) for column in more.values() for m in column):
         note = f"{note} No errors, nothing unscored.".strip()
     return Table(title=title, columns=columns, rows=tuple(rows), left=len(first), note=note)
 
@@ -126,8 +128,10 @@ def table_of(
 def most_missing(metrics: Iterable[Metric]) -> str:
     """The most replies without a verdict under one number; a sum would count those again that several numbers share."""
     found = list(metrics)
-    errors, unscored = max(m.n_error for m in found), max(m.n_unscored for m in found)
-    return f"up to {plural(errors, 'error')}, up to {count(unscored)} unscored"
+    errors = max(m.n_error for m in found)
+    most = {word: max(m.n_unscored for m in found if unread(m) == word) for word in dict.fromkeys(map(unread, found))}
+    words = [plural(errors, "error")] * (errors > 0) + [f"{count(n)} {word}" for word, n in most.items() if n]
+    return ", ".join(f"up to {word}" for word in words)
 
 
 def overview(numbers: Numbers, most: int = 8) -> tuple[Table, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from harness.metrics import attacked, complied, tally
 from harness.types import Metric
 from reports.numbers import Numbers, part
 from reports.view import Cell, Fact, Row, Section, Table
@@ -19,9 +20,7 @@ def transfer(numbers: Numbers) -> Section | None:
     labels = part(source, "labels")
     rows = []
     for name in labels:
-        here = [numbers.get("asr", model=m, attack="replay", variant=str(name)) for m in numbers.models]
-        if len(labels) == 1:  # one variant has no metric of its own
-            here = [numbers.get("asr", model=m, attack="replay") for m in numbers.models]
+        here = [_here(numbers, m, str(name)) for m in numbers.models]
         rows.append(Row(cells=(Cell(text=clean(name, 48)), there(part(labels, name)), *map(short, here))))
     heads = [f"ASR here: {numbers.name(m)}" for m in numbers.models] if numbers.several else ["ASR here"]
     table = Table(
@@ -36,6 +35,15 @@ def transfer(numbers: Numbers) -> Section | None:
         "weights, what works here has transferred."
     )
     return Section(key="transfer", title="What transfers", lead=lead, tables=(table,), facts=facts(source))
+
+
+def _here(numbers: Numbers, model: str, name: str) -> Metric | None:
+    """The success rate of one variant; None where it was not tried. The only one that was judged has no metric."""
+    if (metric := numbers.get("asr", model=model, attack="replay", variant=name)) is not None:
+        return metric
+    records = numbers.run.records
+    mine = [r for r in records if (r.model, r.attack, r.variant) == (model, "replay", name) and attacked(r)]
+    return tally("asr", mine, complied, model=model, attack="replay", variant=name) if mine else None
 
 
 def there(labels: Mapping[str, Any]) -> Cell:

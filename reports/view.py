@@ -13,7 +13,7 @@ Kind: TypeAlias = Literal["dots", "lines", "steps", "bars", "scatter", "budget"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
-    """One mark of a figure. `part` is the share of `value` drawn in full colour in stacked bars."""
+    """One mark of a figure. `part`: the share of `value` in full colour in stacked bars; None: unknown, an outline."""
 
     value: float
     low: float | None = None

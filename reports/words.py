@@ -12,7 +12,9 @@ from reports.view import Cell
 
 DASH = "–"
 DAGGER = "†"
-_LOGIN = re.compile(r"://[^/@\s]*@")  # a name and password in an address
+REASONS = ("not corrected", "no labels", "by attack only")  # how a note begins that says why there is no number
+PLACED = ("over_refusal_early", "over_refusal_late", "refusal_first5")  # which ask where a refusal begins
+_LOGIN = re.compile(r"://[^/\s]*@")  # a name and password in an address
 # These draw nothing or change what stands around them: controls, format (bidi), surrogates, private, unassigned.
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})
 
@@ -51,11 +53,14 @@ def shorten(names: Iterable[str], limit: int = 24, *, family: bool = False) -> d
         head = re.sub(r"[^/:_ -]*$", "", first[:same])
         whole = {name: text.removeprefix(head) or text for name, text in whole.items()}
     shown: dict[str, str] = {}
+    taken: set[str] = set()
+    used: dict[str, int] = {}
     for name, text in whole.items():
-        short, number = clip(text, limit), 1
-        while short in shown.values():
-            number += 1
+        short = stem = clip(text, limit)
+        while short in taken:
+            number = used[stem] = used.get(stem, 1) + 1
             short = f"{clip(text, limit - 1 - len(str(number)))}~{number}"
+        taken.add(short)
         shown[name] = short
     return shown
 
@@ -85,7 +90,12 @@ def interval(metric: Metric) -> str:
 def missing(metric: Metric) -> str:
     """How many replies stand outside the number, in words; empty where all were scored."""
     parts = [plural(metric.n_error, "error")] if metric.n_error else []
-    return ", ".join([*parts, f"{count(metric.n_unscored)} unscored"] if metric.n_unscored else parts)
+    return ", ".join([*parts, f"{count(metric.n_unscored)} {unread(metric)}"] if metric.n_unscored else parts)
+
+
+def unread(metric: Metric) -> str:
+    """What the replies are that a metric's `n_unscored` counts."""
+    return "of unknown position" if metric.name in PLACED else "unscored"
 
 
 def bounds(metric: Metric) -> str:
@@ -97,7 +107,7 @@ def why_empty(metric: Metric | None) -> str:
     """Why a number is a dash."""
     if metric is None:
         return "not run"
-    if metric.note:
+    if metric.note.startswith(REASONS):
         return clean(metric.note.partition(":")[0])
     return f"none scored: {missing(metric)}" if missing(metric) else "nothing to count"
 

@@ -37,7 +37,10 @@ def pool(run: Run, labels: Mapping[str, str]) -> Run:
 def one_name(records: Sequence[Record], labels: Mapping[str, str]) -> tuple[Record, ...]:
     """The records under their methods' names; those of each checkpoint get seeds of their own, so that what is counted
     by behavior and seed (what an attack spent) is counted for each checkpoint."""
-    apart = {name: number * APART for number, name in enumerate(labels)}
+    first: dict[str, int] = {}
+    for r in records:
+        first[r.model] = min(r.seed, first.get(r.model, r.seed))
+    apart = {name: number * APART - first.get(name, 0) for number, name in enumerate(labels)}
     return tuple(
         replace(r, model=labels[r.model], seed=r.seed + apart[r.model]) if r.model in labels else r for r in records
     )

@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 
 from harness.errors import DataError, UsageError
+from harness.metrics import compute
 from harness.store import load
 from harness.types import Run
+from reports.numbers import Numbers
+from reports.transfer import transfer
 
 Do = Callable[..., Run]
 
@@ -96,6 +99,27 @@ def test_transfer_is_told_in_the_report_with_where_it_is_from(do: Do) -> None:
     assert "1 without" in text
     (row,) = [line for line in text.splitlines() if line.startswith("| prefill:k0") and "100.0%" in line]
     assert "0.0%" in row  # all of it worked there, none of it here
+
+
+def test_the_only_variant_that_was_judged_here_is_not_called_not_run(do: Do) -> None:
+    before = do("scripted:comply", "source-run", attacks="prefill", set=["prefill.depths=0,5"], limit=3)
+    after = do("scripted:refuse", "b", attacks="replay", from_run=str(before.folder), limit=3)
+    k0, k5 = (name for name in after.info["attacks"]["replay"]["source"]["labels"])
+    failed = [replace(r, judgements=(), error="down") if r.variant == k5 else r for r in after.records]
+    for records, others in ((failed, "none scored: 3 errors"), ([r for r in failed if r.variant == k0], "not run")):
+        run = replace(after, records=tuple(records), metrics=compute(records))
+        section = transfer(Numbers(run))
+        assert section is not None
+        (_, there, here), (_, _, other) = (row.cells for row in section.tables[0].rows)
+        assert (there.text, here.text, other.sub) == ("100.0%", "0.0%", others)
+
+
+def test_what_a_subset_leaves_out_is_not_counted_there(do: Do) -> None:
+    before = do("scripted:comply", "a", attacks="prefill", set=["prefill.depths=0"], limit=4)
+    after = do("scripted:refuse", "b", attacks="replay", from_run=str(before.folder), limit=4, subset=["replay=2"])
+    source = after.info["attacks"]["replay"]["source"]
+    assert (source["behaviors"], source["not_asked_here"], len(after.records)) == (2, 2, 2)
+    assert [sum(labels.values()) for labels in source["labels"].values()] == [2]
 
 
 def test_mistakes_are_told_before_anything_is_sent(do: Do, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import json
 import random
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -390,6 +390,20 @@ def test_what_is_told_by_behavior_is_told_of_each_checkpoint() -> None:
     assert each.low > 1
     assert each.high is None or each.high > 3
     assert not [m for m in found if m.name == "asr_at_k"]  # seeds of training are no further tries
+
+
+@pytest.mark.parametrize("first", [0, 999_999, -1])
+def test_seeds_of_a_run_stay_with_their_checkpoint_wherever_they_begin(first: int) -> None:
+    """Two checkpoints, two seeds of the run each; one of them falls to one of two behaviors, under its second seed."""
+    records = tuple(
+        replace(r, key=f"{r.key}/{seed}", seed=first + seed)
+        for seed, outcomes in enumerate(([[0, 0], [0, 0]], [[1, 0], [0, 0]]))
+        for r in rows(outcomes)
+    )
+    run = Run(folder=Path(), info={}, records=records, metrics=())
+    found = pool(run, {"derta-s0": "derta", "derta-s1": "derta"}).metrics
+    [any_attack] = [m for m in found if m.name == "asr_any" and m.group == {"model": "derta"}]
+    assert (any_attack.value, any_attack.n) == (1 / 4, 4)
 
 
 def test_widening_by_hand() -> None:

@@ -19,6 +19,8 @@ from harness.paper.compare import MEASURES, compare
 from harness.paper.estimate import MACHINES, estimate, guess_billions, loads
 from harness.store import load
 from harness.types import Metric, Record, Run
+from reports import published
+from reports.numbers import Numbers
 
 DERTA = "Youliang/llama3-8b-derta"
 
@@ -246,6 +248,17 @@ def test_a_model_the_paper_does_not_report_stands_beside_landmarks_and_has_no_ga
     completion = next(line for line in lines if line.measure.key == "completion")
     assert set(completion.published) == {"8B vanilla", "8B DeRTa"}
     assert completion.gap is None
+
+
+def test_a_report_compares_a_run_once_however_many_models_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Run] = []
+    monkeypatch.setattr(published, "compare", lambda run: calls.append(run) or compare(run))
+    runs = [made("llama3-8b-derta"), made("my-model")]
+    records, metrics = (tuple(x for run in runs for x in getattr(run, name)) for name in ("records", "metrics"))
+    section = published.published(Numbers(replace(runs[0], records=records, metrics=metrics)))
+    assert section is not None
+    assert len(calls) == 1
+    assert len(section.tables) == 4
 
 
 def test_the_whole_protocol_runs_on_a_script_and_leaves_the_table_in_its_folder(

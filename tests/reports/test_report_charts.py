@@ -66,3 +66,14 @@ def test_swept_values_stand_as_far_apart_as_they_are_and_depths_by_their_logarit
         gaps.append((at["2"] - at["1"]) / (at["3"] - at["2"]))
     assert gaps[0] == pytest.approx(1.0, abs=0.02)
     assert gaps[1] == pytest.approx(math.log(3 / 2) / math.log(4 / 3), abs=0.05)
+
+
+def test_a_bar_of_unknown_parts_is_an_outline() -> None:
+    def fills(part: float | None) -> list[str]:
+        points = (Point(value=0.5, label="a", part=part),)
+        svg = draw(Figure(key="b", kind="bars", caption="", alt="", series=(Series(name="m", slot=0, points=points),),
+                          x_label=""))  # fmt: skip
+        return re.findall(r"fill: (#0072b2|none); stroke: #0072b2|fill: (#0072b2)", svg)
+
+    assert fills(None) == [("none", "")]
+    assert len(fills(0.2)) == 2

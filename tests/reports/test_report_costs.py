@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+from harness.metrics import compute
+from harness.types import Run
 from reports.build import view
 from reports.charts import draw
-from tests.reports.report_runs import make_costs, make_one
+from tests.reports.report_runs import costly, make_costs, make_one
 
 
 def section() -> Any:
@@ -63,3 +67,13 @@ def test_it_is_drawn_on_a_log_scale_with_every_attack_named() -> None:
 
 def test_a_run_without_costs_has_no_such_section() -> None:
     assert "costs" not in {s.key for s in view(make_one()).sections}
+
+
+def test_a_model_without_any_verdict_has_no_figure_and_the_others_keep_theirs() -> None:
+    told = [costly("pair", i, "unscored", n, target_queries=1, target_tokens=1) for i in range(4) for n in range(5)]
+    other = [replace(r, model="other", key=f"other/{r.key}") for r in make_costs().records]
+    for records, drawn in ((told, set()), ([*told, *other], {"budget-queries-1", "budget-tokens-1"})):
+        run = Run(folder=Path(), info={}, records=tuple(records), metrics=compute(records))
+        found = next(s for s in view(run).sections if s.key == "costs")
+        assert {f.key for f in found.figures} == drawn
+        assert all(draw(figure) for figure in found.figures)

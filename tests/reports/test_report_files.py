@@ -10,6 +10,7 @@ from dataclasses import replace
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from markdown_it import MarkdownIt
@@ -20,6 +21,7 @@ from harness import registry
 from harness.types import Run
 from reports import html, markdown, pdf, terminal
 from reports.build import view
+from reports.view import Cell, Row, Section, Table
 
 
 class Tags(HTMLParser):
@@ -57,6 +59,35 @@ def test_the_pdf_is_a4_holds_the_numbers_and_is_the_same_each_time(one: Run) -> 
     assert 3 <= len(pages) <= 6
     tables = typst.query(template, "table", sys_inputs={"report": report}, ignore_system_fonts=True)
     assert all(number in tables for number in ("96.9%", "[89.3, 99.1]", "[64.1, 65.6]", "jailbreakchat"))
+
+
+def heights(page: bytes) -> set[float]:
+    """How far below the upper edge the letters of a page stand, in points."""
+    found: set[float] = set()
+
+    def walk(element: ElementTree.Element, at: float) -> None:
+        moved = re.search(r"(-?[\d.]+)\)$", element.get("transform", ""))
+        at += float(moved[1]) if moved else 0.0
+        if element.tag.endswith("use"):
+            found.add(at)
+        for inner in element:
+            walk(inner, at)
+
+    walk(ElementTree.fromstring(page), 0.0)
+    return found
+
+
+def test_a_table_of_few_but_tall_rows_ends_above_the_foot_of_its_page() -> None:
+    import typst
+
+    cells = (Cell(text="a model"), *(Cell(text="50.0%", sub="none scored: 3 errors, 12 unscored"),) * 8)
+    table = Table(title="T", columns=("model", *"abcdefgh"), rows=(Row(cells=cells),) * 24, stacked=True)
+    shown = replace(view(RUNS["empty"]()), sections=(Section(key="t", title="T", lead="", tables=(table,)),))
+    given = {"report": pdf.data(shown)}
+    pages = typst.compile(pdf.TEMPLATE.read_bytes(), format="svg", sys_inputs=given, ignore_system_fonts=True)
+    for page in pages:
+        *_, last, foot = sorted(heights(page))
+        assert last < (297 - 20) * 72 / 25.4 < foot  # A4 with a lower margin of 20 mm
 
 
 def test_letters_that_no_embedded_font_has_are_shown_by_number() -> None:

@@ -54,6 +54,11 @@ def test_what_has_no_verdict_is_not_said_to_give_nothing() -> None:
     assert "No attack made m" not in text
     assert "No reply of m that has a verdict gave anything away" in text
     assert "Replies under pair have none" in text
+    some = rate("asr", 0, 19, unscored=1, model="m", attack="cipher")
+    text = told(asr(0, 20, "code"), some, unknown, rate("answered", 9, 9, model="m", task="t", attack="direct"))
+    assert "Replies under pair have none. Some replies under cipher have none." in text
+    assert "direct" not in text
+    assert "No attack made m" in told(asr(0, 20, "code"), rate("answered", 9, 9, model="m", task="t", attack="direct"))
     part = rate("over_refusal", 0, 10, unscored=2, model="m", task="t")
     assert "Nothing that should be answered was refused, as far as replies have a verdict." in told(part)
 

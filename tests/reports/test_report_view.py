@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 
-from report_runs import make_empty, make_partial, make_unscored, records_of
+from report_runs import make_empty, make_partial, make_unscored, rate, records_of
 
 from harness.metrics import compute
 from harness.trust import measures
 from harness.types import Judgement, Metric, Record, Run
 from reports.build import moment, view
+from reports.tables import most_missing
 from reports.view import Table, View
 from reports.words import DASH
 
@@ -52,6 +53,28 @@ def test_what_a_run_took_leaves_out_the_pauses_between_its_starts(one: Run) -> N
     assert "6 min 42 s" in set(strings(view(later)))  # 402.5 s of attacks
     unknown = replace(one, info={**one.info, "budget": {}})
     assert "11 min 42 s" in set(strings(view(unknown)))
+
+
+def test_sampling_names_a_limit_only_where_there_is_one(one: Run) -> None:
+    def told(**spec: object) -> str:
+        facts = view(replace(one, info={**one.info, "spec": spec})).facts
+        return next((fact.value for fact in facts if fact.name == "sampling"), "")
+
+    assert told(temperature=0.0, seed=0, limit=0) == "temperature 0.0, seed 0"
+    assert told(limit=5) == "limit 5"
+    assert told(temperature=1, top_p=None) == "temperature 1"
+    assert told(temperature=1, top_p=0.9) == "temperature 1, top-p 0.9"
+
+
+def test_money_is_never_said_to_be_nothing_where_it_is_little_and_prices_have_their_dates(one: Run) -> None:
+    def told(spent: float, *seen: str) -> str:
+        prices = {str(i): {"seen": day} for i, day in enumerate(seen)}
+        info = {**one.info, "cost": {"prices": prices}, "budget": {"cost_usd": spent}}
+        return next(s.lead for s in view(replace(one, info=info)).sections if s.key == "budget")
+
+    assert "At endpoints: less than 0.01 US dollars, by prices read 2025-03-01." in told(0.004, "2025-03-01")
+    assert "At endpoints: 1.50 US dollars, by prices read 2025-03-01 or later." in told(1.5, "2025-05-01", "2025-03-01")
+    assert "At endpoints: 0.00 US dollars." in told(0.0)
 
 
 def test_asr_row_holds_value_interval_and_every_denominator(one: Run) -> None:
@@ -121,6 +144,22 @@ def test_variants_of_a_few_replies_are_counted_not_shown(one: Run) -> None:
     table = tables(view(replace(one, metrics=few)))["Success rate by variant"]
     assert "code: go" not in {row.cells[0].text for row in table.rows}
     assert "1 variant with fewer than 5 replies left out" in table.note
+    none = tuple(replace(m, n=3) if "variant" in m.group else m for m in one.metrics)
+    shown = view(replace(one, metrics=none))
+    assert "Success rate by variant" not in tables(shown)
+    details = next(s for s in shown.sections if s.key == "details")
+    assert "variants with fewer than 5 replies left out." in details.lead
+
+
+def test_a_variant_that_one_model_has_few_replies_to_is_shown_for_the_others(three: Run) -> None:
+    title = "Success rate by variant"
+    few = tuple(
+        replace(m, n=3) if m.group.get("variant") == "stack" and m.group["model"] == "derta" else m
+        for m in three.metrics
+    )
+    shown, before = tables(view(replace(three, metrics=few)))[title], tables(view(three))[title]
+    assert [row.cells[0].text for row in shown.rows] == [row.cells[0].text for row in before.rows]
+    assert "left out" not in shown.note
 
 
 def test_no_text_of_a_model_can_reach_the_report(one: Run) -> None:
@@ -189,3 +228,38 @@ def test_seeds_and_judges_fill_their_tables() -> None:
     assert texts(shown["What moves the rate"], 0)[2:] == ["5.0", "3.5"]
     # Behaviors 0 to 3 fall to one of the two tries
     assert texts(shown["Tried again"], 0)[1:] == ["2", "40.0%"]
+
+
+def look_alikes(*places: int | None) -> Run:
+    """Ten look-alikes that were answered, and one that was refused at each of the places."""
+    verdicts = [Judgement(judge="rules", label="complied")] * 10
+    verdicts += [Judgement(judge="rules", label="refused", refusal_at=at) for at in places]
+    records = tuple(
+        Record(key=str(i), model="m", task="t", behavior=str(i), expect="comply", judgements=(verdict,))
+        for i, verdict in enumerate(verdicts)
+    )
+    return Run(folder=Path(), info={}, records=records, metrics=compute(records))
+
+
+def test_a_refusal_of_unknown_position_is_drawn_neither_early_nor_late() -> None:
+    for places, part, told in (((2, 30), 1 / 12, False), ((2, None), None, True), ((None, None), None, True)):
+        [figure] = [f for s in view(look_alikes(*places)).sections if s.key == "overrefusal" for f in s.figures]
+        assert figure.series[0].points[0].part == part
+        assert ("unknown" in figure.caption) is told
+
+
+def test_a_table_with_a_refusal_of_unknown_position_says_so() -> None:
+    title = "Refused though it should be answered"
+    table = tables(view(look_alikes(2, None)))[title]
+    assert "No errors" not in table.note
+    [early] = [c for c, head in zip(table.rows[0].cells, table.columns, strict=True) if head == "early"]
+    assert "1 of unknown position" in early.sub
+    assert "unscored" not in early.sub
+    assert "No errors, nothing unscored." in tables(view(look_alikes(2)))[title].note
+
+
+def test_the_most_that_one_cell_lacks_is_told_by_why() -> None:
+    unplaced = rate("over_refusal_early", 1, 5, unscored=4)
+    assert most_missing([rate("over_refusal", 5, 9), unplaced]) == "up to 4 of unknown position"
+    told = most_missing([rate("asr", 1, 2, errors=1), rate("asr", 1, 2, unscored=3), unplaced])
+    assert told == "up to 1 error, up to 3 unscored, up to 4 of unknown position"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from report_runs import rate
 
@@ -45,6 +47,9 @@ def test_an_empty_number_says_why() -> None:
     assert compact(rate("asr", 0, 0, unscored=3)).text == "–"
     assert why_empty(rate("asr", 0, 0, unscored=3)) == "none scored: 3 unscored"
     assert why_empty(None) == "not run"
+    empty = rate("judge_tpr", 0, 0)
+    assert why_empty(replace(empty, note="labels of the same attack")) == "nothing to count"
+    assert why_empty(replace(empty, note="not corrected: too few; 3 labels")) == "not corrected"
 
 
 @pytest.mark.parametrize(
@@ -56,6 +61,7 @@ def test_an_empty_number_says_why() -> None:
         ("日本 é", "日本 é"),
         (None, "None"),
         ("--base-url http://me:secret@host/v1", "--base-url http://…@host/v1"),
+        ("http://me:s@cr@t@host/v1 http://b@c", "http://…@host/v1 http://…@c"),
     ],
 )
 def test_a_name_keeps_its_letters_and_loses_what_hides_or_reorders(given: object, shown: str) -> None:
@@ -72,6 +78,17 @@ def test_short_names_stay_apart() -> None:
     assert list(shorten(long, family=True).values()) == ["vanilla", "derta"]
     assert list(shorten(["A" * 90 + "x" * 40, "A" * 90 + "y" + "x" * 39], 9).values()) == ["AAAAA…xxx", "AAAA…xx~2"]
     assert shorten(["base", "base-derta"], family=True) == {"base": "base", "base-derta": "base-derta"}
+
+
+def test_many_names_alike_are_told_apart_in_time() -> None:
+    shown = shorten(["A" * 20 + f"{i:05d}" + "B" * 20 for i in range(20_000)])
+    assert len(set(shown.values())) == 20_000
+    assert max(map(len, shown.values())) <= 24
+    assert list(shorten(["A" * 90 + c + "B" * 90 for c in "xyz"], 9).values()) == [
+        "AAAAA…BBB",
+        "AAAA…BB~2",
+        "AAAA…BB~3",
+    ]
 
 
 def test_duration_and_listing_read_like_speech() -> None:

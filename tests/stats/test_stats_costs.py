@@ -1,5 +1,6 @@
 """Costs and ASR at equal cost, on records made by hand."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -153,3 +154,15 @@ def test_the_order_of_records_does_not_matter() -> None:
 def test_compute_holds_them_for_what_must_be_refused() -> None:
     names = {m.name for m in compute(THREE)}
     assert {"asr", "cost", "cost_per_success"} <= names
+
+
+def test_what_several_models_spent_is_no_path_of_one() -> None:
+    rows = [replace(r, model=m) for m in "mno" for r in THREE]
+    assert budgets(rows, "queries") == budgets(THREE, "queries")
+
+
+def test_sharing_a_search_out_compares_no_records(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Record, "__eq__", None)
+    shared = {"shared_target_tokens": 900.0, "target_tokens": 1.0}
+    rows = [record(b, "refused", shared) for b in "abc"]
+    assert [spent for _, spent in billed(rows)] == [{"target_tokens": 301.0}] * 3

@@ -152,10 +152,33 @@ def test_helpfulness_takes_the_mark_and_a_refusal_earns_none():
     assert not [m for m in compute(records) if m.name == "over_refusal"]
 
 
+def test_behaviors_to_be_refused_are_no_items_of_a_task_of_the_same_name():
+    items = [record(str(i), "correct", expect="comply", task="gsm8k") for i in range(4)]
+    asked = [
+        record("x", label, task="gsm8k", attack=a) for a in ("direct", "pair") for label in ("refused", "complied")
+    ]
+    assert find(items + asked, "helpfulness", task="gsm8k").n == 4
+    assert not [m for m in compute(items + asked) if m.name == "helpfulness" and "attack" in m.group]
+    assert find(items + asked, "asr", attack="pair").n == 2
+
+
 @pytest.mark.parametrize("attack", ["direct", ""])
 def test_helpfulness_asked_plainly_has_no_attack_in_its_group(attack):
     records = [record("1", "correct", expect="comply", task="gsm8k", attack=attack)]
     assert find(records, "helpfulness", task="gsm8k").value == 1.0
+
+
+def test_a_reply_that_lacks_a_reading_is_unscored_in_it():
+    def item(i, *labels, error=None):
+        judged = tuple(
+            Judgement(judge=f"grade:{n}", label=x) for n, x in zip(("lenient", "strict"), labels, strict=False)
+        )
+        return Record(key=str(i), model="m", task="gsm8k", behavior=str(i), expect="comply", attack="",
+                      judgements=judged, error=error)  # fmt: skip
+
+    records = [item(1, "correct", "wrong"), item(2, "unscored"), item(3, error="down")]
+    strict = find(records, "helpfulness", task="gsm8k", reading="strict")
+    assert (strict.value, strict.n, strict.n_error, strict.n_unscored) == (0.0, 1, 1, 1)
 
 
 def test_refusals_by_place():
