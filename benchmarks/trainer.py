@@ -62,7 +62,7 @@ def ours(method: str, precision: str) -> Iterator[int]:
 
 
 def official(method: str, precision: str) -> Iterator[int]:
-    """Rows padded to the block, logits everywhere, the loss by the model itself."""
+    """Rows padded to the block, logits everywhere, the loss by the model; bf16 by autocast, as its Trainer does it."""
     import torch
 
     chosen, loaded, items, plan = prepared(method, precision)
@@ -77,7 +77,9 @@ def official(method: str, precision: str) -> Iterator[int]:
             ids[n, :size], mask[n, :size] = torch.tensor(row.ids), 1
             labels[n, 1 : size + 1] = torch.tensor(row.labels)  # the model shifts them back
         optimizer.zero_grad()
-        loaded.model(input_ids=ids, attention_mask=mask, labels=labels).loss.backward()
+        with loaded.precision():
+            loss = loaded.model(input_ids=ids, attention_mask=mask, labels=labels).loss
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(loaded.trainable(), 1.0)
         optimizer.step()
         yield sum(len(row.ids) for row in rows)
