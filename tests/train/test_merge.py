@@ -75,17 +75,11 @@ def test_a_full_disk_is_no_traceback_and_leaves_nothing(
 
     from harness.train import merge as merging
 
-    class Plain:
-        def __init__(self, model: Any, adapters: Any) -> None:
-            self.model = model
-
-        def merge_and_unload(self) -> Any:
-            return self.model
-
     def full(*_: Any, **__: Any) -> None:
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
-    monkeypatch.setattr(merging, "with_adapters", Plain)
+    monkeypatch.setattr(merging, "with_adapters", lambda module, _: module)
+    monkeypatch.setattr(merging, "folded", lambda module: module)
     monkeypatch.setattr(PreTrainedModel, "save_pretrained", full)
     with pytest.raises(UsageError, match=r"out can't be written: .*No space left") as caught:
         write(tiny, tmp_path, tmp_path / "out", {})
