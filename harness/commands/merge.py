@@ -30,7 +30,8 @@ def merge(adapter: str, out: Path | None, base: str, quiet: bool) -> None:
     from harness.train.merge import merge as merge_adapter
 
     label, folder = find_adapter(adapter, ModelOptions())
-    here = Path(adapter).expanduser().resolve()
+    here = Path(adapter).expanduser()
+    here = here if here.name not in ("", "..") else here.resolve()
     usual = here.with_name(f"{here.name}-merged") if here.is_dir() else Path(f"{label}-merged")
     done = merge_adapter(folder, out or usual, base)
     click.echo(str(done.folder))

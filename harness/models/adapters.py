@@ -235,7 +235,8 @@ def same_rows(tensor: Any, base: Path, module: str) -> bool:
     """Whether a saved embedding begins with the base's own, to the precision it was saved in."""
     import torch
 
-    for path in sorted(base.glob("*.safetensors")):
+    files = sorted(base.glob("*.safetensors")) or sorted(base.glob("pytorch_model*.bin"))
+    for path in files:
         with opened(path) as file:
             names = [name for name in file.shapes() if name.split(".")[-2:] == [module, "weight"]]
             if names:
@@ -244,7 +245,7 @@ def same_rows(tensor: Any, base: Path, module: str) -> bool:
                 return rows.shape == own.shape and bool(torch.equal(rows, own.to(rows.dtype)))
     if module == "lm_head" and tied(base):
         return same_rows(tensor, base, "embed_tokens")
-    return False  # not in safetensors: not shown to be the same
+    return False  # a GGUF file: not shown to be the same
 
 
 def tied(base: Path) -> bool:

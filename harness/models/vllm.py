@@ -35,7 +35,7 @@ MULTIPROCESSING = "VLLM_ENABLE_V1_MULTIPROCESSING"  # vLLM's variable; 0: in thi
 
 @dataclass(slots=True)
 class Turns:
-    """A lock for several engines: none gets it twice while another waits."""
+    """A lock for several engines: who gives it back does not get it again before one that waits."""
 
     _door: threading.Lock = field(default_factory=threading.Lock)
     _room: threading.Lock = field(default_factory=threading.Lock)

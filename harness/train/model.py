@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -142,7 +142,7 @@ class Loaded:
         if not self.autocast:
             yield
             return
-        with torch.autocast(self.device.partition(":")[0], dtype=torch.bfloat16), uncast(self.model):
+        with torch.autocast(self.device.partition(":")[0], dtype=torch.bfloat16):
             yield
 
 
@@ -173,6 +173,7 @@ def load(recipe: Recipe, base: str, team: Team) -> Loaded:
     else:
         model.to(team.device)
     autocast = recipe.precision == "bf16" and not sharded
+    cast_inputs(model, not autocast)
     return Loaded(
         model=model,
         scorer=scorer,
@@ -184,11 +185,13 @@ def load(recipe: Recipe, base: str, team: Team) -> Loaded:
     )
 
 
-def uncast(model: Any) -> Any:
-    """A context in which peft leaves what an adapter reads as it is, instead of making fp32 of it at every layer."""
-    from peft.helpers import disable_input_dtype_casting
+def cast_inputs(model: Any, cast: bool) -> None:
+    """Whether peft makes fp32 of what an adapter's layers read; under autocast that is work for nothing."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
 
-    return disable_input_dtype_casting(model) if hasattr(model, "peft_config") else nullcontext()
+    for module in model.modules():
+        if isinstance(module, BaseTunerLayer):
+            module.cast_input_dtype_enabled = cast
 
 
 def read_base(recipe: Recipe, base: str, attention: str, *, empty: bool) -> Any:

@@ -127,9 +127,8 @@ def pairs(given: str | Path) -> tuple[list[Row], Dropped]:
             continue
         kind = {"kind": str(row["kind"])} if row.get("kind") else {}
         name = str(row.get("id") or f"{stem(path)}-{number}")
-        found.append(
-            {"id": name, "request": request, "reply": reply, "raw": str(row.get("raw")).lower() == "true", **kind}
-        )
+        raw = str(row.get("raw")).lower() in ("true", "1", "yes")
+        found.append({"id": name, "request": request, "reply": reply, "raw": raw, **kind})
     return found, dropped
 
 

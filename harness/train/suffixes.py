@@ -18,6 +18,7 @@ from harness import registry
 from harness.errors import DataError, UsageError
 from harness.train.data import Triple
 from harness.train.methods import target_of, trim
+from harness.train.model import cast_inputs
 from harness.train.pack import register
 from harness.train.recipe import Recipe
 from harness.train.rows import Item, Pair
@@ -97,9 +98,11 @@ def searching(loaded: Loaded) -> Iterator[Any]:
     model = loaded.model
     bare = model.get_base_model() if hasattr(model, "peft_config") else model
     model.eval()
+    cast_inputs(model, True)  # a search sets its own precision
     try:
         yield bare
     finally:
+        cast_inputs(model, not loaded.autocast)
         bare.set_attn_implementation("flash_attention_2" if loaded.scorer.flash else register())
         model.train()
 

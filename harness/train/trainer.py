@@ -37,8 +37,8 @@ def train(recipe: Recipe, out: Path) -> Result:
     data = load_data(recipe.data)
     check_rows(recipe, data)
     base = locate(recipe.base)
-    if Path(base).resolve() in out.resolve().parents:
-        raise UsageError(f"{out} lies inside its base: it would change what identifies it", hint="name another --out")
+    if Path(base).resolve() in (out.resolve(), *out.resolve().parents):
+        raise UsageError(f"{out} lies in its base: it would change what identifies it", hint="name another --out")
     import torch
 
     from harness.train import checkpoint, loop, state

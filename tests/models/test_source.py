@@ -322,6 +322,8 @@ def test_an_adapter_on_one_end_of_a_tied_base_fits_and_is_merged_into_that_end_a
 ) -> None:
     import torch
 
+    from safetensors.torch import load_file
+
     from harness.models.weights import load_weights, with_adapters
     from harness.train.merge import merge
 
@@ -329,6 +331,10 @@ def test_an_adapter_on_one_end_of_a_tied_base_fits_and_is_merged_into_that_end_a
     at = adapter(tmp_path / "a", lora={"target_modules": ["q_proj", target]}, tie_word_embeddings=True)
     assert check_fit(read_adapter(at), base) == ()
     assert not rewrites(read_adapter(at), base)
+    old = Path(shutil.copytree(base, tmp_path / "old"))
+    torch.save(load_file(old / "model.safetensors"), old / "pytorch_model.bin")
+    (old / "model.safetensors").unlink()
+    assert not rewrites(read_adapter(at), old), "the rows of an older file are compared as well"
     ids = torch.arange(3, 20)[None]
     expected = with_adapters(model(tie_word_embeddings=True), {"a": at})(ids).logits
     merged, _ = load_weights(str(base), at, ModelOptions(dtype="float32"))

@@ -77,8 +77,10 @@ def test_a_checkpoint_is_not_written_into_its_base(
     shutil.copytree(tiny, base)
     monkeypatch.chdir(base)
     assert call(monkeypatch, "train", "derta", "--base", ".", "--data", str(toy)) == 2
-    assert "lies inside its base" in capsys.readouterr().err
+    assert "lies in its base" in capsys.readouterr().err
     assert not (base / "checkpoints").exists()
+    assert call(monkeypatch, "train", "derta", "--base", ".", "--data", str(toy), "--out", ".") == 2
+    assert "lies in its base" in capsys.readouterr().err
 
 
 def test_a_base_without_a_chat_template_is_told_of_the_other_form(

@@ -132,6 +132,15 @@ def test_micro_batches_and_checkpointing_do_not_change_the_curve(
     assert split == pytest.approx(whole, abs=off)
 
 
+def test_dropout_is_the_same_when_activations_are_recomputed_in_bf16(recipe: Recipe, tmp_path: Path) -> None:
+    from harness.train.trainer import train
+
+    recipe = replace(recipe, precision="bf16")
+    kept = losses(train(recipe, tmp_path / "kept").folder)
+    again = losses(train(replace(recipe, checkpointing=True), tmp_path / "again").folder)
+    assert again == pytest.approx(kept, abs=0.02)
+
+
 @pytest.mark.parametrize("shard", [False, True])
 def test_two_processes_give_the_same_losses_as_one(recipe: Recipe, tmp_path: Path, shard: bool) -> None:
     recipe = replace(recipe, lora_dropout=0.0, shard=shard)
