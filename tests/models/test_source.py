@@ -321,7 +321,6 @@ def test_an_adapter_on_one_end_of_a_tied_base_fits_and_is_merged_into_that_end_a
     tmp_path: Path, target: str
 ) -> None:
     import torch
-
     from safetensors.torch import load_file
 
     from harness.models.weights import load_weights, with_adapters
