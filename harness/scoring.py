@@ -197,11 +197,11 @@ def opened(spec: RunSpec, store: Store | None = None) -> Iterator[tuple[list[Jud
 
 def check_settings(spec: RunSpec) -> None:
     """Raises UnknownName or UsageError for a setting that no judge named would read."""
-    known = registry.table("judge")
+    known, asked = registry.table("judge"), judges_of(spec)
     for name in spec.settings():
         if name not in known:
             raise UnknownName("judge in --set:", name, known)
-        if name not in judges_of(spec):
+        if name not in asked:
             raise UsageError(f"--set {name}: no judge of this name is asked", hint=f"--judge {name}")
 
 

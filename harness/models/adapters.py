@@ -7,7 +7,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,10 +45,14 @@ class Adapter:
         """The largest rank of any of its modules."""
         return max([int(self.settings["r"]), *map(int, (self.settings.get("rank_pattern") or {}).values())])
 
+    def weights(self) -> AbstractContextManager[_Safe | _Pickled]:
+        """Its weights file, opened. Raises DataError when it can't be read."""
+        return opened(weights_file(self.folder) or self.folder)
+
     @property
     def layers(self) -> tuple[str, ...]:
         """The names of the layers it changes, as its tensors say: its config may hold a pattern instead."""
-        with opened(weights_file(self.folder) or self.folder) as file:
+        with self.weights() as file:
             modules = {found["module"] for name in file.shapes() if (found := CHANGED.match(name))}
         return tuple(sorted({"experts" if ".experts" in m else m.rpartition(".")[2] for m in modules}))
 
@@ -93,7 +97,7 @@ def check_fit(adapter: Adapter, base: Path) -> tuple[str, ...]:
     Only headers are read, so a 70B takes no longer. A quantised base has other shapes: only tokenizers count there.
     """
     notes = [*check_tokenizer(adapter.folder, base)]
-    with opened(weights_file(adapter.folder) or adapter.folder) as file:
+    with adapter.weights() as file:
         wanted = {name: tuple(shape) for name, shape in file.shapes().items()}
     have = shapes_of(base)
     if not have or "quantization_config" in read_json(base / "config.json"):
@@ -193,7 +197,7 @@ def rewrites(adapter: Adapter, base: Path) -> str:
     if adapter.settings.get("layer_replication"):
         return "repeats layers of the base"
     apart = [f".{name}." for name in adapter.settings.get("modules_to_save") or ()]  # each adapter has its own
-    with opened(weights_file(adapter.folder) or adapter.folder) as file:
+    with adapter.weights() as file:
         for name in file.shapes():
             if CHANGED.match(name) or any(module in name for module in apart):
                 continue
