@@ -428,6 +428,7 @@ def blank(key: str, model: str, attempt: Attempt) -> Record:
         seed=attempt.seed,
         depth=attempt.depth,
         queries=attempt.queries,
+        behavior_sha=sha(behavior),
     )
 
 

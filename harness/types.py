@@ -173,6 +173,7 @@ class Record:
     tokens_in: int = 0
     tokens_out: int = 0
     seconds: float = 0.0
+    behavior_sha: str = ""  # of the whole behavior: an id alone does not say what was asked for
     prompt_sha: str = ""
     reply_sha: str = ""
 

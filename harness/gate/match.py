@@ -106,7 +106,7 @@ def forecast(baseline: Side, info: Mapping[str, Any]) -> list[Difference]:
         model=next(iter(info.get("models") or {}), ""),
         units={},
     )
-    old, new = _told(baseline, "tasks") or {}, _told(coming, "tasks") or {}
+    old, new = _sets(baseline), _sets(coming)
     sets = [
         Difference(what=f"content of {name}", baseline=str(old[name].get("sha")), candidate=str(told.get("sha")))
         for name, told in new.items()
@@ -297,7 +297,7 @@ def _judged_by(s: Side, judge: str) -> Side:
 
 def _texts(baseline: Side, candidate: Side) -> list[Difference]:
     """Sets of one name and size but another content: the same ids then do not mean the same questions."""
-    old, new = _told(baseline, "tasks") or {}, _told(candidate, "tasks") or {}
+    old, new = _sets(baseline), _sets(candidate)
     sets = [
         Difference(what=f"content of {name}", baseline=str(old[name].get("sha")), candidate=str(new[name].get("sha")))
         for name in sorted(old.keys() & new.keys())
@@ -306,16 +306,25 @@ def _texts(baseline: Side, candidate: Side) -> list[Difference]:
     return [*sets, *_items(baseline, candidate)]
 
 
+def _sets(s: Side) -> dict[str, Mapping[str, Any]]:
+    """What run.json tells of each set, by its task: a file's name without folder and suffix, wherever it lies."""
+    return {Path(name).stem: told for name, told in (_told(s, "tasks") or {}).items()}
+
+
 def _items(baseline: Side, candidate: Side) -> list[Difference]:
-    """Helpfulness items whose question or shots differ: their prompts are hashed without the model's name."""
-    changed: dict[str, list[str]] = defaultdict(list)
-    for unit in sorted(baseline.units.keys() & candidate.units.keys()):
-        before, after = baseline.units[unit], candidate.units[unit]
-        if unit[2] == "" and {r.prompt_sha for r in before} != {r.prompt_sha for r in after}:
-            changed[unit[0]].append(unit[1])
+    """Behaviors and items that are not the same under one id; an earlier version kept no hash of a behavior."""
+
+    def asked(records: Sequence[Record]) -> set[str]:  # an item's prompt is hashed without the model's name
+        return {r.behavior_sha if r.attack else r.prompt_sha for r in records}
+
+    changed: dict[str, set[str]] = defaultdict(set)
+    for unit in baseline.units.keys() & candidate.units.keys():
+        old, new = asked(baseline.units[unit]), asked(candidate.units[unit])
+        if old != new and not (unit[2] and "" in old | new):
+            changed[unit[0]].add(unit[1])
     return [
-        Difference(what=f"content of {task}", baseline="the baseline's", candidate=f"{len(items)} other questions")
-        for task, items in changed.items()
+        Difference(what=f"content of {task}", baseline="the baseline's", candidate=f"{len(ids)} other questions")
+        for task, ids in sorted(changed.items())
     ]
 
 

@@ -113,11 +113,14 @@ def test_the_candidate_is_run_with_the_baselines_settings_and_its_own_model(home
     [
         ({"max_tokens": 7}, "generation setting max_tokens: 512 against 7"),
         ({"behaviors": "magic"}, "behaviors"),
+        ({"behaviors": "v2/tricks.jsonl"}, "content of tricks"),
         ({"set": "completion.opening=I can tell"}, "setting"),
     ],
 )
 def test_an_incomparable_candidate_is_refused_before_anything_is_asked(home, change, named):
-    with pytest.raises(UsageError):
+    (home / "v2").mkdir()
+    (home / "v2" / "tricks.jsonl").write_text((home / "tricks.jsonl").read_text().replace("coin", "card"))
+    with pytest.raises(UsageError, match=named):
         gate_model("base", {"model": "scripted:comply", **change}, "gate.yaml", candidate="new", environment={})
     asked = home / "new" / "transcripts.jsonl"
     assert not asked.exists() or not asked.read_text()

@@ -25,6 +25,7 @@ def changed(**info):
         (changed(models={"m": {"chat_template_sha": "u"}}), "chat template: t against u"),
         (changed(judges={"rules": {"sha": "other"}}), "judge: rules@"),
         (changed(tasks={"magic": {"n": 50, "sha": "y"}}), "content of magic: x against y"),
+        (changed(tasks={"v2/magic.jsonl": {"n": 50, "sha": "y"}}), "content of magic: x against y"),
         (changed(attacks={"direct": {"settings": {"k": 1}, "sha": "e"}}), "settings of attack direct"),
         (run(RECORDS[:-3]), "3 alone against 0 alone (such as magic/97 direct seed 0, magic/98"),
         (run([*RECORDS, record(500, "refused")]), "0 alone against 1 alone"),
@@ -53,6 +54,16 @@ def test_intersect_compares_the_behaviors_both_have_and_says_so():
     assert verdict.outcome == "pass"
     assert verdict.checks[0].n == 120
     assert "30 alone" in verdict.notes[0]
+
+
+def test_intersect_refuses_ids_that_do_not_mean_the_same_behavior():
+    def asked(n, sha):
+        return [dataclasses.replace(r, behavior_sha=f"{sha}{r.behavior}") for r in labels(10, n)]
+
+    smaller = {"tasks": {"magic": {"n": 40, "sha": "y"}}}  # a part of the set: its hash alone says nothing
+    assert gate(run(asked(50, "a")), run(asked(40, "a"), **smaller), ASR, intersect=True).checks[0].n == 40
+    with pytest.raises(UsageError, match="content of magic: the baseline's against 40 other questions"):
+        gate(run(asked(50, "a")), run(asked(40, "b"), **smaller), ASR, intersect=True)
 
 
 def test_intersect_leaves_out_an_attack_with_other_settings():
