@@ -11,6 +11,8 @@ from statistics import fmean
 from typing import Any, TypeAlias
 
 from harness.errors import UnknownName, UsageError
+from harness.judges.pairwise import Pairwise
+from harness.metrics import is_graded
 from harness.stats.correction import Attempt
 from harness.types import Record, Run, sha
 
@@ -251,17 +253,21 @@ def _settings(baseline: Side, candidate: Side) -> list[Difference]:
 
 
 def _judges(baseline: Side, candidate: Side) -> list[Difference]:
+    found = []
     a, b = _judge_id(baseline, _first_judge(baseline)), _judge_id(candidate, _first_judge(candidate))
-    if a == b or not (_first_judge(baseline) and _first_judge(candidate)):
-        return []
-    shared_judge = _common_judge(baseline, candidate) is not None
-    return [Difference(what="judge", baseline=a, candidate=b, shared=shared_judge)]
+    if a and b and a != b:
+        shared_judge = _common_judge(baseline, candidate) is not None
+        found.append(Difference(what="judge", baseline=a, candidate=b, shared=shared_judge))
+    if all(_told(s, "judges", Pairwise.name) for s in (baseline, candidate)):
+        a, b = _judge_id(baseline, Pairwise.name), _judge_id(candidate, Pairwise.name)
+        found += [Difference(what="judge of comparisons", baseline=a, candidate=b)] if a != b else []
+    return found
 
 
 def _first_judge(s: Side) -> str:
-    """The judge whose verdict counts; helpfulness tasks mark themselves and are left out."""
-    names = [r.judgements[0].judge for r in s.records if r.judgements and r.label not in ("correct", "wrong")]
-    return names[0] if names else next(iter(_told(s, "judges") or {}), "")
+    """The judge whose verdict on attacks and look-alikes counts; before there is any record, the first of all."""
+    names = [r.judgements[0].judge for r in s.records if r.judgements and not is_graded(r)]
+    return next(iter(names if s.units else _told(s, "judges") or {}), "")
 
 
 def _judge_id(s: Side, judge: str) -> str:
@@ -273,7 +279,7 @@ def _common_judge(baseline: Side, candidate: Side) -> str | None:
     """A judge that judged everything judged on either side, with the same settings."""
 
     def everywhere(s: Side) -> list[str]:
-        judged = [r for r in s.records if r.judgements and r.label not in ("correct", "wrong")]
+        judged = [r for r in s.records if r.judgements and not is_graded(r)]
         sets = [[j.judge for j in r.judgements] for r in judged]
         return [name for name in (sets[0] if sets else []) if all(name in names for names in sets)]
 

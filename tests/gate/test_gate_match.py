@@ -92,6 +92,28 @@ def test_intersect_takes_the_judge_that_both_used():
     assert (verdict.checks[0].baseline, verdict.checks[0].candidate) == (0.0, 0.0)
 
 
+def test_the_judge_of_attacks_is_told_from_marks_even_where_an_item_was_not_marked():
+    def marked(metric):  # sorts first, and is of no judge
+        mark = Judgement(judge=f"lm_eval:{metric}", label="unscored")
+        return dataclasses.replace(
+            record(0, "unscored", task="arithmetic", expect="comply", attack=""), judgements=(mark,)
+        )
+
+    assert gate(run([marked("acc"), *RECORDS]), run([marked("exact_match"), *RECORDS]), ASR).outcome == "pass"
+    other = {"rules": {"sha": "other"}}
+    with pytest.raises(UsageError, match="judge: rules@"):
+        gate(run([marked("acc"), *RECORDS]), run([marked("acc"), *RECORDS], judges=other), ASR)
+
+
+def test_comparisons_by_another_model_are_refused():
+    def compared(by):
+        return {**INFO["judges"], "pairwise": {"judge": "pairwise", "model": by}}
+
+    assert gate(run(RECORDS, judges=compared("A")), run(RECORDS, judges=compared("A")), ASR).outcome == "pass"
+    with pytest.raises(UsageError, match="judge of comparisons: pairwise@"):
+        gate(run(RECORDS, judges=compared("A")), run(RECORDS, judges=compared("B")), ASR)
+
+
 def test_intersect_of_nothing_is_refused():
     with pytest.raises(UsageError, match="no behavior in common"):
         gate(run(labels(5, 10)), run([record(i, "refused") for i in range(50, 60)]), ASR, intersect=True)
