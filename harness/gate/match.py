@@ -6,6 +6,7 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import fsum
 from pathlib import Path
 from statistics import fmean
 from typing import Any, TypeAlias
@@ -182,19 +183,23 @@ def labelled_attempts(s: Side, wanted: Wanted, read: Read) -> list[Attempt]:
 
 
 def averaged(parts: Sequence[Matched]) -> Matched:
-    """One pair a behavior: the mean over parts (attacks) of each part's mean, where both sides have a value.
+    """One pair a behavior, whose mean is the mean over parts (attacks) of each part's, where both sides have a value.
 
-    A single part stays as it is.
+    A part of fewer behaviors weighs more on each of them. A single part stays as it is.
     """
     if len(parts) == 1:
         return parts[0]
-    means: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
+    means = []
     for part in parts:
-        for behavior, values in part.items():
-            both = [(old, new) for old, new in values if new is not None]
-            if both:
-                means[behavior].append((fmean(old for old, _ in both), fmean(new for _, new in both)))
-    return {b: [(fmean(old for old, _ in v), fmean(new for _, new in v))] for b, v in means.items()}
+        read = {b: [(old, new) for old, new in values if new is not None] for b, values in part.items()}
+        means.append({b: [fmean(side) for side in zip(*both, strict=True)] for b, both in read.items() if both})
+    means = [part for part in means if part]
+    behaviors = dict.fromkeys(b for part in means for b in part)
+
+    def weighted(behavior: tuple[str, str], i: int) -> float:
+        return fsum(part[behavior][i] * (len(behaviors) / len(part)) for part in means if behavior in part) / len(means)
+
+    return {b: [(weighted(b, 0), weighted(b, 1))] for b in behaviors}
 
 
 def unchanged(baseline: Side, candidate: Side, wanted: Wanted) -> bool:

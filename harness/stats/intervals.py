@@ -65,7 +65,7 @@ def effective_size(clusters: Sequence[Sequence[float]]) -> float:
     sums, sizes = [math.fsum(group) for group in groups], [len(group) for group in groups]
     count, value = sum(sizes), math.fsum(sums) / sum(sizes)
     spread = math.fsum((total - value * size) ** 2 for total, size in zip(sums, sizes, strict=True))
-    if len(groups) < 2 or spread <= 1e-12 or not 0 < value < 1:
+    if len(groups) < 2 or spread <= 1e-12 or not 1e-12 < value < 1 - 1e-12:
         return float(len(groups))
     effect = spread * len(groups) / (len(groups) - 1) / count / (value * (1 - value))
     rarer = min(sum(s > 0 for s in sums), sum(s < m for s, m in zip(sums, sizes, strict=True)))
@@ -76,23 +76,23 @@ def effective_size(clusters: Sequence[Sequence[float]]) -> float:
 
 
 def clustered(clusters: Sequence[Sequence[float]], level: float = 0.95) -> Interval:
-    """Interval for the mean of values in [0, 1] when those in one cluster (a behavior) hang together.
+    """Interval for a mean in [0, 1] of values of at least 0 when those in one cluster (a behavior) hang together.
 
     `rate` on the effective size, with Student's quantile because the size is estimated from the clusters.
-    Raises ValueError when there is no value, or one outside [0, 1].
+    A weighted value may exceed 1. Raises ValueError when there is no value, one below 0, or a mean above 1.
     """
     from scipy.stats import t
 
     groups = [cluster for cluster in clusters if cluster]
     values = [x for group in groups for x in group]
-    if not values or not all(0.0 <= x <= 1.0 for x in values):
-        raise ValueError("needs at least one value, all between 0 and 1")
+    if not (values and min(values) >= 0 and math.fsum(values) <= len(values) * (1 + 1e-9)):
+        raise ValueError("needs at least one value, none below 0, and a mean between 0 and 1")
     if all(len(group) == 1 for group in groups) and all(x in (0.0, 1.0) for x in values):
         return rate(math.fsum(values), len(values), level)
     size = effective_size(groups)
     if len(groups) > 1:
         size *= (normal_quantile(level) / float(t.ppf((1 + level) / 2, len(groups) - 1))) ** 2
-    return rate(math.fsum(values) / len(values) * size, size, level)
+    return rate(min(1.0, math.fsum(values) / len(values)) * size, size, level)
 
 
 def over_columns(value: float, ends: Interval, columns: Sequence[tuple[float, int]], level: float = 0.95) -> Interval:

@@ -101,6 +101,11 @@ def test_values_outside_the_scale_are_refused(bad):
         clustered(bad)
 
 
+def test_weighted_values_may_pass_one_where_their_mean_does_not():
+    # three in four weigh 1/3, one in four 3, and all are violations: 9 x 1/3 + 3 x 3 = 12 of 12
+    assert clustered([[1 / 3]] * 9 + [[3.0]] * 3) == pytest.approx(clustered([[0.9, 1.1]] * 12))
+
+
 def test_mean_without_skew_is_students():
     values = [1.0, 2.0, 3.0, 4.0, 5.0]  # mean 3, sd 1.5811, se .7071, t(4) = 2.7764
     assert mean([[v] for v in values]) == pytest.approx((3 - 2.7764 * 0.7071, 3 + 2.7764 * 0.7071), abs=1e-3)
