@@ -8,10 +8,13 @@ if [ -d "$venv/bin" ]; then PATH="$venv/bin:$PATH"; fi
 
 give() { printf '%s=%s\n' "$1" "$2" | tee -a "${GITHUB_OUTPUT:-/dev/null}"; }
 
-# What a path holds; of anything else the name alone (a hub id: pin a revision in it if it may move).
+# What a path holds, links followed; of anything else the name alone (a hub id: pin a revision in it if it may move).
 content() {
+  local held
   if [ -d "$1" ]; then
-    (cd "$1" && find . -type f ! -path './.git/*' ! -path '*/__pycache__/*' -print0 | LC_ALL=C sort -z | xargs -0 sha256sum)
+    held=$(cd "$1" && find -L . -type f ! -path './.git/*' ! -path '*/__pycache__/*' -print0 | LC_ALL=C sort -z | xargs -0r sha256sum) &&
+      [ -n "$held" ] || { echo "$1 holds no file, or one that can't be read" >&2; exit 2; }
+    printf '%s\n' "$held"
   elif [ -f "$1" ]; then
     sha256sum <"$1"
   else
@@ -22,16 +25,16 @@ content() {
 # The words of settings or of a YAML file: what stands between spaces, commas, equals signs, colons, quotes and brackets.
 words() { tr -s '[:space:],=:"[]{}'"'" '\n'; }
 
-# Names the candidate by everything its records depend on: the model's files, the settings and the files they name, and
-# the program itself. Needs nothing installed.
+# Names the candidate by everything its records depend on: the model's files, the settings and the files they name, the
+# program itself and what is installed to run it. Needs nothing installed.
 key() {
   local - hash word inner
   set -f
   hash=$({
-    for word in harness attacks tasks; do content "$HARNESS_SOURCE/$word"; done
+    for word in harness attacks tasks requirements pyproject.toml Makefile; do content "$HARNESS_SOURCE/$word"; done
     content "$HARNESS_MODEL"
     [ -z "${HARNESS_ADAPTER:-}" ] || content "$HARNESS_ADAPTER"
-    printf '%s\n' "${HARNESS_PROFILE:-}" "${HARNESS_RUN_ARGS:-}"
+    printf '%s\n' "${HARNESS_PROFILE:-}" "${HARNESS_RUN_ARGS:-}" "${HARNESS_EXTRA:-}"
     for word in $(words <<<"${HARNESS_RUN_ARGS:-}"); do
       content "$word"
       case "$word" in *.yaml | *.yml) for inner in $([ ! -f "$word" ] || words <"$word"); do content "$inner"; done ;; esac
@@ -62,7 +65,7 @@ run() {
     return
   fi
   local more=()
-  read -ra more <<<"${HARNESS_RUN_ARGS:-}"
+  read -rd '' -a more <<<"${HARNESS_RUN_ARGS:-}" || true # all lines; its end is no error
   [ -z "${HARNESS_ADAPTER:-}" ] || more+=(--adapter "$HARNESS_ADAPTER" --skip-base)
   [ -z "${HARNESS_PROFILE:-}" ] || more+=(--profile "$HARNESS_PROFILE")
   harness run --model "$HARNESS_MODEL" --out "$HARNESS_FOLDER" --quiet ${more[@]+"${more[@]}"}

@@ -60,14 +60,42 @@ def test_a_candidate_is_named_by_all_it_depends_on_and_by_nothing_else(tmp_path)
     fourth = key(tmp_path, HARNESS_RUN_ARGS="--behaviors=own.jsonl")
     fifth = key(tmp_path, HARNESS_RUN_ARGS="--behaviors=own.jsonl", HARNESS_ADAPTER="model")
     source = tmp_path / "source"
-    for name in ("harness", "attacks", "tasks"):
+    for name in ("harness", "attacks", "tasks", "requirements"):
         (source / name).mkdir(parents=True)
-    sixth = key(tmp_path, HARNESS_RUN_ARGS="--behaviors=own.jsonl", HARNESS_ADAPTER="model", HARNESS_SOURCE=str(source))
-    assert len({first, second, third, fourth, fifth, sixth}) == 6
+        (source / name / "file").write_text("1")
+    given = {"HARNESS_RUN_ARGS": "--behaviors=own.jsonl", "HARNESS_ADAPTER": "model", "HARNESS_SOURCE": str(source)}
+    sixth = key(tmp_path, **given)
+    (source / "requirements" / "file").write_text("2")
+    seventh = key(tmp_path, **given)
+    (source / "Makefile").write_text("")
+    eighth = key(tmp_path, **given)
+    ninth = key(tmp_path, **given, HARNESS_EXTRA="gpu")
+    assert len({first, second, third, fourth, fifth, sixth, seventh, eighth, ninth}) == 9
+
+
+def test_a_folder_of_links_is_what_they_lead_to_and_an_empty_one_is_refused(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "blob").write_text("a")
+    (tmp_path / "model" / "weights").symlink_to("../blob")
+    before = key(tmp_path)
+    (tmp_path / "blob").write_text("b")
+    assert key(tmp_path) != before
+    (tmp_path / "blob").unlink()
+    refused = step("key", tmp_path, HARNESS_MODEL="model")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "model holds no file" in refused.stderr
+
+
+def test_arguments_may_stand_on_several_lines(tmp_path):
+    shim(tmp_path / "bin", "harness", 'echo "harness $*"')
+    given = {"HARNESS_MODEL": "m", "HARNESS_FOLDER": "out", "HARNESS_RUN_ARGS": "--attacks direct\n  --limit 4\n"}
+    told = step("run", tmp_path, path=str(tmp_path / "bin"), **given).stdout
+    assert told == "harness run --model m --out out --quiet --attacks direct --limit 4\n"
 
 
 def test_files_among_others_and_those_a_config_names_are_what_they_hold(tmp_path):
     (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "weights").write_text("a")
     (tmp_path / "a.csv").write_text("1")
     (tmp_path / "judge.npz").write_text("1")
     (tmp_path / "run.yaml").write_text("behaviors: a.csv\n")
