@@ -54,40 +54,56 @@ def load_policy(path: str | Path | None = None) -> Policy:
     if path is None:
         return parse_policy(resources.files("harness.gate").joinpath("gate.yaml").read_text(encoding="utf-8"))
     try:
-        return parse_policy(Path(path).read_text(encoding="utf-8"), name=str(path))
+        text = Path(path).read_text(encoding="utf-8")
     except OSError as err:
         raise UsageError(f"policy {path} can't be read: {err.strerror}", hint="name it with --policy") from err
+    except UnicodeDecodeError as err:
+        raise UsageError(f"policy {path} is not UTF-8 text", hint="name another with --policy") from err
+    return parse_policy(text, name=str(path))
 
 
 def parse_policy(text: str, name: str = "gate.yaml") -> Policy:
     """A policy from YAML. Raises UnknownName (with the nearest known key) or UsageError."""
-    import yaml
-
-    try:
-        told = yaml.safe_load(text)
-    except yaml.YAMLError as err:
-        raise UsageError(f"{name} is not YAML: {' '.join(str(err).split())}") from err
-    told = _mapping(told or {}, name, (*NUMBERS, *SECTIONS, "judge", "looks"))
-    if not any(told.get(section) for section in SECTIONS):
+    told = _mapping(_parsed(text, name) or {}, name, (*NUMBERS, *SECTIONS, "judge", "looks"))
+    if not any(section in told for section in SECTIONS):
         raise UsageError(f"{name} checks nothing", hint=f"give at least one of: {', '.join(SECTIONS)}")
     settings: dict[str, Any] = {
         key: _number(told[key], f"{name}: {key}", top) for key, top in NUMBERS.items() if key in told
     }
     for section in SECTIONS:
-        if told.get(section):
+        if section in told:
             settings[section] = _limit(told[section], f"{name}: {section}", section)
-    if told.get("asr"):
-        own = _mapping(told["asr"].get("attacks") or {}, f"{name}: asr.attacks")
+    if "attacks" in told.get("asr", {}):
+        own = _mapping(told["asr"]["attacks"], f"{name}: asr.attacks")
         settings["attacks"] = {str(k): _limit(v, f"{name}: asr.attacks.{k}", "attack") for k, v in own.items()}
-    if told.get("cost") and (of := told["cost"].get("of")) is not None:
+    if "of" in told.get("cost", {}):
+        settings["cost_of"] = of = told["cost"]["of"]
         if of not in get_args(Cost):
             raise UnknownName(f"{name}: cost.of:", str(of), get_args(Cost))
-        settings["cost_of"] = of
-    if told.get("judge"):
+    if "judge" in told:
         settings["judge"] = _labels(told["judge"], f"{name}: judge")
     if "looks" in told:
         settings["looks"] = _whole(told["looks"], f"{name}: looks", 1, 20)
     return Policy(**settings)
+
+
+def _parsed(text: str, name: str) -> Any:
+    """The value of YAML in which no key stands twice: of two the last would win, unseen. Raises UsageError."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        """As safe, and stricter."""
+
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+            keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+            if twice := sorted({key for key in keys if keys.count(key) > 1}):
+                raise UsageError(f"{name} holds {', '.join(map(repr, twice))} twice", hint="leave one of them out")
+            return super().construct_mapping(node, deep)
+
+    try:
+        return yaml.load(text, Loader)
+    except yaml.YAMLError as err:
+        raise UsageError(f"{name} is not YAML: {' '.join(str(err).split())}") from err
 
 
 def _limit(told: Any, where: str, section: str) -> Limit:

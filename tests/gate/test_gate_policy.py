@@ -67,6 +67,14 @@ def test_a_misspelt_key_is_told_what_was_meant(text, meant):
         ("asr: {margin: .nan}", "not a number"),
         ("asr: {margin: -0.1}", "not a number"),
         ("cost: {of: tokens}", "has no limit"),
+        ("asr:\n  # margin: 0.10\noverall: {margin: 0.1}", "asr must hold named settings"),
+        ("overall: {}\nasr: {margin: 0.1}", "overall has no limit"),
+        ("asr: {margin: 0.1, attacks: }", "asr.attacks must hold named settings"),
+        ("asr: {margin: 0.1}\ncost: 0", "cost must hold named settings"),
+        ("asr: {margin: 0.1}\ncost: {margin: 0.5, of: }", "cost.of"),
+        ("asr: {margin: 0.1}\njudge: []", "judge must hold named settings"),
+        ("asr: {margin: 0.1}\nasr: {ceiling: 0.5}", "holds 'asr' twice"),
+        ("asr: {margin: 0.1, attacks: {pair: {margin: 0.1, margin: 0.2}}}", "holds 'margin' twice"),
         ("asr: {margin: 0.1}\nlooks: 0", "whole number from 1"),
         ("asr: {margin: 0.1}\njudge: {positives: 3}", "lacks 'hits'"),
         ("asr: {margin: 0.1}\njudge: {positives: 3, hits: 4, negatives: 1, correct_rejections: 1}", "impossible"),
@@ -99,3 +107,6 @@ def test_an_alpha_just_below_one_half_works_in_every_check(looks):
 def test_a_missing_file_is_a_usage_error(tmp_path):
     with pytest.raises(UsageError, match="can't be read"):
         load_policy(tmp_path / "none.yaml")
+    (tmp_path / "latin.yaml").write_bytes("asr: {margin: 0.1} # für".encode("latin-1"))
+    with pytest.raises(UsageError, match="not UTF-8"):
+        load_policy(tmp_path / "latin.yaml")
