@@ -256,6 +256,8 @@ def load(folder: str | Path) -> Run:
     if not (folder / "run.json").exists():
         raise DataError(f"{folder} is not a run folder: it has no run.json", hint="harness run writes one")
     info = read_json(folder / "run.json")
+    if not isinstance(info, dict):
+        raise DataError(f"{folder / 'run.json'} is broken: it holds no named settings")
     told = read_json(path) if (path := folder / "metrics.json").exists() else []
     latest = read_records(folder / "records.jsonl")
     ordered = tuple(latest[key] for key in sorted(latest))

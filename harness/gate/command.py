@@ -155,8 +155,13 @@ def compare(
 
 
 def set_baseline(run: str | Path, home: str | Path = BASELINE) -> Path:
-    """Keeps a finished run as the baseline: its records and metrics, never its transcripts. Raises DataError."""
+    """Keeps a finished run as the baseline: its records and metrics, never its transcripts.
+
+    Raises DataError, or UsageError when it is the baseline already.
+    """
     source, home = load(run), Path(home)
+    if source.folder.resolve() == home.resolve():
+        raise UsageError(f"{source.folder} is the baseline already", hint="name the folder of another run")
     if source.info.get("status") != "complete":
         raise DataError(f"{source.folder} is not finished: it can't be a baseline", hint="type its command again")
     home.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,7 @@ from harness.models.providers import host_of
 from harness.types import Run
 
 # What belongs to the model and not to the way it is asked: never taken over from the baseline.
-OWN = ("model", "adapter", "skip_base", "base_url", "can", "profile")
+OWN = ("model", "adapter", "skip_base", "base_url", "can", "profile", "trust_remote_code")
 
 
 def run_candidate(
@@ -31,11 +31,14 @@ def run_candidate(
     """Runs the model named in `given` on what the baseline holds; with `looks` in the policy, only as far as needed.
 
     `given` holds settings as `harness run` names them. Raises UsageError before the first request when the two would
-    not be comparable. The same call goes on where a kill left it.
+    not be comparable, and before the model is opened when the baseline is not finished. The same call goes on where a
+    kill left it.
     """
     from harness.engine import Stages, run
 
     old = side(baseline, baseline_model, "baseline")
+    if old.partial:
+        raise UsageError(f"the baseline run {baseline.folder} is not finished", hint="type its command again")
     spec = candidate_spec(baseline, given)
 
     def ready(info: Mapping[str, Any]) -> None:
@@ -61,7 +64,7 @@ def candidate_spec(baseline: Run, given: Mapping[str, Any]) -> RunSpec:
     # By name, so that a candidate that can't take one of them is refused before anything is spent.
     kept["attacks"] = list(baseline.info["attacks"])
     sets = baseline.info.get("tasks") or {}
-    kept["tasks"] = [name for name, about in sets.items() if about.get("kind") == "helpfulness"]
+    kept["tasks"] = [name for name, about in sets.items() if about.get("kind") in ("helpfulness", "pairwise")]
     spec = make_spec({**kept, **given})
     if host_of(spec.model, spec.base_url) != host_of(told.get("model", ""), told.get("base_url", "")):
         spec = replace(spec, api_key_env=given.get("api_key_env") or RunSpec().api_key_env)  # the key is the old host's

@@ -123,6 +123,12 @@ def test_the_command_exits_as_documented(pair, policy, tmp_path, monkeypatch, ca
     assert gate(old, bad, "--polcy") == 2
     assert gate(*small) == 3
     assert gate(old, half) == 4
+    broken = folder(tmp_path / "broken", labels(10))
+    (broken / "run.json").write_text("[]")
+    assert gate(old, broken) == 2
+    policy.write_bytes(b"asr: {margin: 0.1} # \xe9")
+    assert gate(old, bad) == 2
+    policy.write_text("asr: {margin: 0.1}")
     monkeypatch.setattr("harness.gate.command.load", interrupt)
     assert gate(old, old) == 130
     assert "interrupted" in capsys.readouterr().err
@@ -135,6 +141,7 @@ def interrupt(folder):
 def test_baseline_and_compare_speak_on_the_terminal(pair, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert exit_code(monkeypatch, "baseline", "set", pair[0]) == 0
+    assert exit_code(monkeypatch, "baseline", "set", ".harness/baseline") == 2
     assert exit_code(monkeypatch, "baseline", "show") == 0
     assert exit_code(monkeypatch, "compare", *pair) == 0
     told = capsys.readouterr().out

@@ -133,6 +133,24 @@ def test_a_baseline_that_does_not_say_how_it_was_run_can_not_be_followed(home):
         judge("scripted:comply")
 
 
+def test_an_unfinished_baseline_is_refused_before_a_model_is_opened(home, monkeypatch):
+    told = json.loads((home / "base" / "run.json").read_text())
+    (home / "base" / "run.json").write_text(json.dumps({**told, "status": "partial"}))
+    with pytest.raises(UsageError, match="baseline run base is not finished"):
+        judge("scripted:nonsense")  # which can't be opened
+    assert not (home / "new").exists()
+
+
+def test_every_task_of_the_baseline_is_asked_again_and_no_code_of_the_model_is_run_unasked(home):
+    made = load("base")
+    made.info["tasks"] |= {"arithmetic": {"kind": "helpfulness"}, "open-ended": {"kind": "pairwise"}}
+    made.info["spec"] |= {"trust_remote_code": True}
+    spec = candidate_spec(made, {"model": "other"})
+    assert spec.tasks == ("arithmetic", "open-ended")
+    assert not spec.trust_remote_code
+    assert candidate_spec(made, {"model": "other", "trust_remote_code": True}).trust_remote_code
+
+
 def test_the_batches_are_the_looks_and_hold_everything_once(home):
     old = side(load("base"), None, "baseline")
     found = pieces(old, 5)
