@@ -73,7 +73,7 @@ def headline(verdict: Verdict) -> str:
 
 def to_text(verdict: Verdict) -> str:
     """For the terminal."""
-    lines = [f"gate {headline(verdict)}", f"  {plain(verdict.baseline)} -> {plain(verdict.candidate)}"]
+    lines = [f"gate {headline(verdict)}", f"  models: {plain(verdict.baseline)} -> {plain(verdict.candidate)}"]
     lines += [f"  {c.outcome:12} {plain(label(c))}: {plain(sentence(c))}" for c in verdict.checks]
     if plan := max((c.for_ten for c in verdict.checks if c.for_ten and c.name.startswith("asr/")), default=None):
         lines.append(f"  a rise of 10 points in one attack would likely be found with {plan} behaviors")

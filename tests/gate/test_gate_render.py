@@ -107,6 +107,11 @@ def test_text_for_the_terminal_holds_no_control_characters(verdict):
     assert all(c.isprintable() or c == "\n" for c in to_text(verdict))
 
 
+def test_no_line_of_text_begins_with_an_untrusted_name():
+    told = to_text(Verdict(outcome="pass", baseline="::error::pwned", candidate="::error::pwned", notes=("::error::",)))
+    assert not any(line.strip().startswith("::") for line in told.splitlines())  # a runner trims, then obeys
+
+
 def test_badge_is_wellformed_and_names_the_outcome(verdict):
     root = ElementTree.fromstring(to_badge(verdict))
     assert verdict.outcome in "".join(root.itertext())
