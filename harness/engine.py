@@ -238,6 +238,7 @@ class Work:
         stages.ready(manifest.info)
         for number, piece in enumerate(stages.pieces, 1):
             await self._piece(piece, manifest)
+            manifest.reached(number / len(stages.pieces))
             so_far = Run(
                 folder=self.store.folder, info=manifest.info, records=tuple(self.store.records.values()), metrics=()
             )

@@ -96,6 +96,11 @@ class Manifest:
         self.info["notes"] = list(dict.fromkeys([*self.info["notes"], *notes]))
         self.write()
 
+    def reached(self, share: float) -> None:
+        """Says how much of a run in pieces is done, every attempt of it."""
+        self.info["reached"] = share
+        self.write()
+
     def note(self, text: str) -> None:
         """Adds a note for whoever reads the run."""
         self.info["notes"] = [*self.info["notes"], text]

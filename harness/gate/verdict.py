@@ -24,7 +24,7 @@ EXIT_CODES: dict[Outcome, int] = {"pass": 0, "fail": 1, "inconclusive": 3, "inco
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
-    """Where a sequential gate stopped: look `number` of `of`, after `queries` of the `planned` model calls."""
+    """Where a sequential gate stopped: look `number` of `of`, after `queries` of the model calls `planned` for all."""
 
     number: int
     of: int
@@ -107,7 +107,8 @@ def gate(
     if broken:
         return replace(blank, notes=(*notes, *broken))
     if policy.looks > 1:
-        return replace(sequential(old, new, policy, blank), notes=tuple(notes))
+        found = sequential(old, new, policy, blank)
+        return replace(found, notes=(*notes, *found.notes))
     return replace(decide(old, new, policy, policy.alpha, blank), notes=tuple(notes))
 
 
@@ -115,18 +116,31 @@ def sequential(old: Side, new: Side, policy: Policy, blank: Verdict) -> Verdict:
     """Looks after each share of the behaviors and stops at the first clear answer; incomplete while data is missing."""
     shares = [(k + 1) / policy.looks for k in range(policy.looks)]
     levels = nominal_levels(tuple(shares), policy.alpha)
-    planned = _queries(old)
-    verdict = replace(blank, notes=("the candidate run has not reached its first look",))
+    verdict = blank
     for k, share in enumerate(shares):
         units = first(old, share)
         before, after = old.restricted(units), new.restricted(units)
-        if any(len(after.units.get(unit, ())) < len(records) for unit, records in before.units.items() if new.partial):
-            return replace(verdict, outcome="incomplete")
-        look = Look(number=k + 1, of=policy.looks, queries=_queries(after), planned=max(planned, _queries(after)))
+        if new.partial and not _asked(before, after, share):
+            note = f"the candidate run has not reached look {k + 1} of {policy.looks}"
+            return replace(verdict, outcome="incomplete", notes=(note,))
+        queries = _queries(after)
+        planned = round(queries * _queries(old) / (_queries(before) or 1))  # as the baseline's are spread
+        look = Look(number=k + 1, of=policy.looks, queries=queries, planned=planned)
         verdict = replace(decide(before, after, policy, levels[k], blank, early=(shares, k)), look=look)
         if verdict.outcome in ("pass", "fail"):
             return verdict
     return verdict
+
+
+def _asked(before: Side, after: Side, share: float) -> bool:
+    """Whether an unfinished candidate was asked all this share holds.
+
+    An attack may make fewer attempts of another model; that none is still to come is known of whole pieces only.
+    """
+    whole = float(after.run.info.get("reached") or 0.0) >= share
+    return all(
+        len(after.units.get(unit, ())) >= (1 if whole else len(records)) for unit, records in before.units.items()
+    )
 
 
 def first(s: Side, share: float) -> set[Unit]:

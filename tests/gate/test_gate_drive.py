@@ -55,6 +55,7 @@ def test_a_clear_failure_ends_the_run_after_its_first_batch_and_the_rest_is_neve
     assert asked == len(done.records) == 2 * N / 5  # two attacks on the first fifth
     assert done.info["status"] == "partial"
     assert "ended after piece 1 of 5" in done.info["notes"][-1]
+    assert done.info["reached"] == 0.2
     first = set(look_order([f"trick-{i}" for i in range(N)])[: N // 5])
     assert {r.behavior for r in done.records} == first
 

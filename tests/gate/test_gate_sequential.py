@@ -47,12 +47,29 @@ def test_a_run_in_progress_is_judged_as_far_as_its_looks_go():
     def upto(records, n):
         return run([r for r in records if r.behavior in order[:n]], status="partial")
 
-    assert gate(run(old), upto(bad, 39), POLICY).outcome == "incomplete"  # before the first look
+    early = gate(run(old), upto(bad, 39), POLICY)
+    assert early.outcome == "incomplete"
+    assert early.notes == ("the candidate run has not reached look 1 of 5",)
     assert gate(run(old), upto(bad, 40), POLICY).outcome == "fail"
     unclear = gate(run(old), upto(old, 41), POLICY)
     assert unclear.outcome in ("incomplete", "pass")
     if unclear.outcome == "incomplete":
         assert unclear.exit_code == 4
+
+
+def test_fewer_attempts_than_the_baselines_count_once_their_piece_is_whole():
+    # best_of_n stops at the first success: 3 attempts a behavior of the baseline, 1 of the candidate
+    order = look_order([str(i) for i in range(200)])
+    old = [r for v in "abc" for r in labels(20, 200, variant=v)]
+    bad = [r for r in labels(180, 200, variant="a") if r.behavior in order[:40]]
+    assert gate(run(old), run(bad, status="partial"), POLICY).outcome == "incomplete"  # more may be on its way
+    verdict = gate(run(old), run(bad, status="partial", reached=0.2), POLICY)
+    assert (verdict.outcome, verdict.look.number) == ("fail", 1)
+    assert verdict.look.saved == pytest.approx(0.8)
+    assert gate(run(old), run(bad[1:], status="partial", reached=0.2), POLICY).outcome == "incomplete"
+    unclear = [r for r in old if r.variant == "a"]  # all 200 were asked, with a third of the calls: nothing saved
+    last = gate(run(old), run(unclear), parse_policy("asr: {margin: 0.001}\nlooks: 5"))
+    assert (last.look.number, last.look.saved) == (5, 0.0)
 
 
 def test_the_order_of_looks_hangs_on_the_ids_alone():
