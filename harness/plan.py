@@ -131,7 +131,7 @@ def make_plan(spec: RunSpec, models: Sequence[Model]) -> Plan:
     for name in spec.settings():
         if name not in known:
             raise UnknownName("attack or judge in --set:", name, known)
-    wanted = [name for given in spec.attacks for name in (ATTACKS if given == "all" else (given,))]
+    wanted = list(spelled_out(spec.attacks, ATTACKS))
     if spec.from_run:
         wanted.append("replay")
     for name in dict.fromkeys(wanted):
@@ -166,6 +166,11 @@ def make_plan(spec: RunSpec, models: Sequence[Model]) -> Plan:
         part=spec.part(),
         notes=(*dict.fromkeys(note for m in models for note in getattr(m, "notes", ())), *notes, *missing),
     )
+
+
+def spelled_out(given: Sequence[str], every: Sequence[str]) -> tuple[str, ...]:
+    """The names given, each once; `all` stands for every one."""
+    return tuple(dict.fromkeys(name for word in given for name in (every if word == "all" else (word,))))
 
 
 def judges_of(spec: RunSpec) -> set[str]:
@@ -208,7 +213,7 @@ def load_tasks(spec: RunSpec, *, logprobs: bool) -> tuple[dict[str, Any], dict[s
     from harness.winrate import is_pairwise
     from harness.winrate import prepare as prepare_pairs
 
-    names = dict.fromkeys(name for given in spec.tasks for name in (TASKS if given == "all" else (given,)))
+    names = spelled_out(spec.tasks, TASKS)
     pairwise = [name for name in names if is_pairwise(name)]
     pairs = prepare_pairs(pairwise, spec)
     rest = [name for name in names if name not in pairwise]

@@ -15,13 +15,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from harness import registry
-from harness.config import RunSpec
+from harness.config import ATTACKS, TASKS, RunSpec
 from harness.data import pinned
 from harness.errors import UnknownName, UsageError
 from harness.models.checkpoints import known
 from harness.models.costs import price_of
 from harness.paper.published import of_checkpoint
-from harness.plan import share
+from harness.plan import share, spelled_out
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +104,7 @@ class Estimate:
 
 def estimate(spec: RunSpec, *, machine: str = "", gpus: int = 0, price: float = 0.0, billions: float = 0.0) -> Estimate:
     """What a run will take. Raises UnknownName for a machine, UsageError where the model's size can't be told."""
+    spec = _spelled_out(spec)
     found = tuple(loads(spec))
     if spec.base_url or spec.model.startswith("openai/"):
         found = tuple(replace(load, by=load.by or spec.model) for load in found)
@@ -162,6 +163,7 @@ def guess_billions(model: str) -> float:
 
 def loads(spec: RunSpec) -> list[Load]:
     """Every kind of call the run will make, in the order of the settings."""
+    spec = _spelled_out(spec)
     whole = _size(spec.behaviors, spec)
     models = _models(spec)
     found = []
@@ -180,6 +182,11 @@ def loads(spec: RunSpec) -> list[Load]:
                               most_in=6 * n * (JUDGE_IN + words + LENGTHS.get(name, OTHER)[0] + spec.max_tokens),
                               by=spec.judge_model))  # fmt: skip
     return found + _judged(found, spec)
+
+
+def _spelled_out(spec: RunSpec) -> RunSpec:
+    """The same with every attack and task by its name, whatever a model can't do of them."""
+    return replace(spec, attacks=spelled_out(spec.attacks, ATTACKS), tasks=spelled_out(spec.tasks, TASKS))
 
 
 def _models(spec: RunSpec) -> int:

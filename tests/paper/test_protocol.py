@@ -12,7 +12,7 @@ import pytest
 
 from harness import registry
 from harness.cli import main
-from harness.config import make_spec
+from harness.config import ATTACKS, TASKS, make_spec
 from harness.errors import UnknownName, UsageError
 from harness.paper import protocol
 from harness.paper.compare import MEASURES, compare
@@ -116,6 +116,17 @@ def test_attacks_of_many_requests_are_counted_by_their_own_settings() -> None:
     assert found["tap: attacker"].most == 200 * nodes * (5 * 500 + 20)
     assert (found["gcg"].calls, found["gcg"].scored) == (200 * 2, 200 * 10 * 4 * 60)
     assert any("not counted: gradients" in text for text in estimate(spec).assumptions)
+
+
+def test_all_attacks_and_tasks_are_estimated_as_what_they_stand_for() -> None:
+    given = {"model": DERTA, "behaviors": "magic", "subset": "none"}
+    everything = protocol.make({**given, "attacks": "all", "tasks": "all"})
+    named = protocol.make({**given, "attacks": ",".join(ATTACKS), "tasks": ",".join(TASKS)})
+    assert loads(everything) == loads(named)
+    assert estimate(everything) == estimate(named)
+    assert {load.what for load in loads(everything)} >= {*ATTACKS, *TASKS}
+    twice = protocol.make({**given, "attacks": "direct,all", "tasks": "none"})
+    assert [load.what for load in loads(twice)].count("direct") == 1
 
 
 def test_every_attack_that_takes_no_file_has_an_estimate() -> None:
