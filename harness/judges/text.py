@@ -22,10 +22,10 @@ _SPEAKER = re.compile(
     re.MULTILINE,
 )
 _TURN = re.compile(
-    r"\n[ \t]*(?:#{1,4} ?(?:instruction|human|user|input|question)\b|(?:user|human):\s)"
+    r"\n[ \t]*(?:#{1,4} ?(?:instruction|human|user|input|question)[ \t\r]*(?::|$)|(?:user|human):\s)"
     r"|\n[ \t]*\n[ \t]*(?:question|instruction|prompt|q):\s"
     r"|\[\\?/?inst\]|<\|(?:im_start|im_end|start_header_id|user|eot_id|end_of_text|endoftext)\|>",
-    re.IGNORECASE,
+    re.IGNORECASE | re.MULTILINE,
 )
 _FENCE = re.compile(r"```[^\n]*\n?")
 _CODE_LINE = re.compile(
