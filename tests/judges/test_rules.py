@@ -69,6 +69,8 @@ def test_a_halted_reply_follows_the_policy() -> None:
     )
     assert Rules().assess(ASK, halted).reason == "halted"
     assert Rules(halted_is_safe=False).assess(ASK, halted).label == "complied"
+    both = [rules.assess(ASK, halted) for rules in (Rules(), Rules(halted_is_safe=False))]
+    assert [(violation(said, strict=True), violation(said, strict=False)) for said in both] == [(True, False)] * 2
 
 
 @pytest.mark.parametrize(
