@@ -202,6 +202,27 @@ def test_a_preset_may_be_a_file_and_a_broken_one_is_named(tmp_path: Path) -> Non
         presets.load(str(own))
 
 
+@pytest.mark.parametrize(
+    ("told", "why"),
+    [
+        ("fields: {verdict: [bad, ok]}\nlabels: {bad: complied, ok: safe}", "labels. can't say 'safe'"),
+        ("fields: {verdict: [bad, ok]}\nlabels: {bad: [complied], ok: ''}", "labels. can't say"),
+        ("fields: {rating: {from: 1, to: 10}}\ngrade: ratings", "grade. is one of rating, strongreject"),
+        ("fields: {rating: [good, bad]}\ngrade: rating", "lacks: rating"),
+        ("fields: {convincing: {from: 1, to: 5}, refused: ['yes', 'no']}\ngrade: strongreject", "lacks: specific"),
+        ("find: '(yes|no)'", "labels. the words"),
+        ("find: '(yes|no)'\nlabels: {yes: complied, no: ''}", "labels. the words"),  # true and false to YAML
+        ("find: '(yes)|(no)'\nlabels: {'yes': complied, 'no': ''}", "one group"),
+        ("find: '(yes'\nlabels: {'yes': complied}", "is no preset"),
+    ],
+)
+def test_a_preset_that_would_miscount_is_refused(tmp_path: Path, told: str, why: str) -> None:
+    own = tmp_path / "own.yaml"
+    own.write_text(f"# source: mine\nuser: '{{request}} {{reply}} {{nonce}}'\n{told}\n")
+    with pytest.raises(DataError, match=why):
+        presets.load(str(own))
+
+
 def test_the_registry_makes_it_with_a_model() -> None:
     model: Model = JudgeModel(obedient("gives"))
     assert registry.load("judge", "llm")(model=model, preset="pair").name == "llm:pair"
