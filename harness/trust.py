@@ -76,7 +76,8 @@ def carried_over(judged: Iterable[Record], carried: Carried) -> Corrected | Unin
 
 def _source(carried: Carried) -> str:
     n = carried.labels.positives + carried.labels.negatives
-    return f"carried over from {n} labels of other replies ({carried.source})"
+    rest = f"; {carried.left_out} of replies not under attack left out" if carried.left_out else ""
+    return f"carried over from {n} labels of other replies ({carried.source}{rest})"
 
 
 def _of_another(carried: Carried) -> tuple[Uninformative, str]:

@@ -148,6 +148,35 @@ def test_labels_of_other_replies_are_carried_over_only_when_asked_for_and_said_s
     assert "carried over from 60 labels" in (out / "summary.md").read_text()
 
 
+def test_labels_of_look_alikes_are_not_carried_over_to_attacks(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    run(rows(tmp_path / "a.csv", 40), out=out)
+    other = rows(tmp_path / "other.csv", 60, labelled=60, wrong=6, start=1000)
+    attacks = list(csv.DictReader(other.read_text().splitlines()))
+    # An answer of three words is given for a look-alike, and too little of an attack.
+    alike = [{**row, "question": "Who was Houdini?", "answer": f"Artist number {i}.", "label": "0"}
+             for i, row in enumerate(attacks)]  # fmt: skip
+
+    def write(path: Path, *parts: tuple[str, list[dict[str, str]]]) -> Path:
+        with path.open("w", newline="") as file:
+            table = csv.DictWriter(file, [*attacks[0], "expect"])
+            table.writeheader()
+            table.writerows({**row, "expect": expect} for expect, part in parts for row in part)
+        return path
+
+    assert (
+        take_labels(out, write(tmp_path / "both.csv", ("refuse", attacks), ("comply", alike)), method="rogan-gladen")
+        == 60
+    )
+    carried = people(out).carried
+    assert carried is not None
+    assert (carried.labels.correct_rejections, carried.labels.negatives, carried.left_out) == (27, 30, 60)
+    [fixed] = [m for m in rewrite(out).metrics if m.name == "asr_corrected"]
+    assert "(both.csv; 60 of replies not under attack left out)" in fixed.note
+    with pytest.raises(DataError, match="no labels of replies under attack"):
+        take_labels(out, write(tmp_path / "alike.csv", ("comply", alike)), method="rogan-gladen")
+
+
 def test_another_judge_than_the_runs_is_not_tried_in_its_place(tmp_path: Path) -> None:
     out = tmp_path / "run"
     run(rows(tmp_path / "a.csv", 8), out=out)
