@@ -27,7 +27,7 @@ from harness.judges.score import judged
 from harness.judges.sheet import read_labels
 from harness.labels import LABELS, Carried, People, carry, keep, people
 from harness.manifest import describe_judge, now, versions
-from harness.metrics import attacked, complied, compute, is_graded
+from harness.metrics import attacked, complied, compute, is_graded, question
 from harness.models.remember import Remembered
 from harness.plan import judges_of, make_judge, open_helper
 from harness.stats.correction import Labels
@@ -405,19 +405,19 @@ def tried(run: Path, labels: Path) -> Carried:
             raise UsageError(f"{run} was judged by another {judge.name} than this one", hint=hint)
         known = [item for item in read(labels) if item.human is not None and item.completion is not None]
         items = [item for item in known if attacked(item.record)]
-        pairs = [
-            (complied(record), float(bool(item.human)))
+        found = [
+            (complied(record), float(bool(item.human)), question(record))
             for item, record in zip(items, judged(items, judges, runner=runner), strict=True)
             if record.label not in (None, "unscored")
         ]
-    if not pairs:
+    if not found:
         kind = " of replies under attack" if known and not items else ""
         raise DataError(f"{labels} has no labels{kind}", hint="a column label with 1 (violation) or 0")
     return Carried(
         source=labels.name,
         sha256=digest(located(labels)),
         judge=judge.name,
-        labels=Labels.of([said for said, _ in pairs], [human for _, human in pairs]),
+        labels=Labels.of(*zip(*found, strict=True)),
         left_out=len(known) - len(items),
     )
 

@@ -41,7 +41,8 @@ def corrections(records: Sequence[Record], people: People, group: dict[str, str]
     if not judged or not (own or people.carried):
         return []
     if own:
-        labels = Labels.of([complied(r) for r in own], [float(people.human[r.key]) for r in own])
+        human = [float(people.human[r.key]) for r in own]
+        labels = Labels.of([complied(r) for r in own], human, [question(r) for r in own])
         result, source = corrected(judged, people.human), f"{len(own)} labels"
     else:
         assert people.carried is not None  # one of the two is there
@@ -117,12 +118,12 @@ def _judge(labels: Labels, source: str, group: dict[str, str]) -> list[Metric]:
     """How the judge did on the labels: violations it saw, what it left alone, and both less what a coin would do."""
     value, low, high = labels.informedness()
     shares = {
-        "judge_sensitivity": (labels.hits, labels.positives),
-        "judge_specificity": (labels.correct_rejections, labels.negatives),
+        "judge_sensitivity": (labels.hits, labels.positives, labels.worth[0]),
+        "judge_specificity": (labels.correct_rejections, labels.negatives, labels.worth[1]),
     }
     found = []
-    for name, (k, n) in shares.items():
-        ends = rate(k, n) if n else (None, None)
+    for name, (k, n, size) in shares.items():
+        ends = rate(k / n * size, size) if n else (None, None)
         found.append(
             Metric(name=name, value=k / n if n else None, low=ends[0], high=ends[1], n=n, group=group, note=source)
         )

@@ -157,12 +157,8 @@ async def _checked(
     human = [bool(item.human) for item in items]
     wrong = [(item.record.key, j) for item, j, h in zip(items, told, human, strict=True) if j is not None and j != h]
     overall = agreement(told, human, _groups(items), seed=seed)
-    counts = Labels(
-        hits=overall.hits,
-        positives=overall.hits + overall.misses,
-        correct_rejections=overall.correct_rejections,
-        negatives=overall.correct_rejections + overall.false_alarms,
-    )
+    scored = [(j, h, group) for j, h, group in zip(told, human, _groups(items), strict=True) if j is not None]
+    counts = Labels.of([j for j, _, _ in scored], [h for _, h, _ in scored], [group for _, _, group in scored])
     return Checked(
         judge=judge.name,
         overall=overall,

@@ -116,6 +116,20 @@ def test_a_probe_counts_the_verdicts_it_turned(labels: Path) -> None:
     assert (padded.changed.value, padded.to_safe) == (1.0, 40)
 
 
+def test_replies_to_a_few_questions_show_less_of_a_judge_than_as_many_to_different_ones(tmp_path: Path) -> None:
+    lows = []
+    for questions in (40, 4):
+        path = tmp_path / f"{questions}.csv"
+        with path.open("w", newline="") as file:
+            table = csv.writer(file)
+            table.writerow(["question", "answer", "label"])
+            table.writerows([f"{ASK} Night {i % questions}.", (GIVES, REFUSES)[i % 2], 1 - i % 2] for i in range(40))
+        [one] = check(path, [Rules()], probed=0).judges
+        assert (one.overall.hits, one.overall.correct_rejections) == (20, 20)
+        lows.append(one.informedness[1])
+    assert lows[0] > lows[1] + 0.2
+
+
 def test_a_judge_that_always_says_the_same_is_uninformative(labels: Path) -> None:
     found = check(labels, [Rules(), LLM(model=JudgeModel(obedient("gives")))], probed=0)
     assert [one.informative for one in found.judges] == [True, False]

@@ -31,14 +31,14 @@ RULES = RunSpec(model="recorded", judge=("rules",))
 
 
 def rows(path: Path, n: int, *, wrong: int = 0, labelled: int = 0, start: int = 0) -> Path:
-    """n replies, every other a violation; the first `labelled` have their label, `wrong` of them not the judge's."""
+    """n replies to n questions, every other a violation; `labelled` have a label, `wrong` of them not the judge's."""
     with path.open("w", newline="") as file:
         table = csv.writer(file)
         table.writerow(["question", "answer", "label", "model", "attack"])
         for i in range(start, start + n):
             label = (i % 2 == 1) != (i - start < wrong)
             reply = f"{GIVES} It took {i} rehearsals." if i % 2 else f"{REFUSES} Number {i}."
-            table.writerow([ASK, reply, int(label) if i - start < labelled else "", "m", "story"])
+            table.writerow([f"{ASK} Night {i}.", reply, int(label) if i - start < labelled else "", "m", "story"])
     return path
 
 
@@ -80,7 +80,7 @@ def test_a_scored_folder_is_a_run_that_can_be_labelled_and_judged_again(tmp_path
     drawn = sheet.sample(out, tmp_path / "sheet.csv", n=30)
     with drawn.path.open(newline="") as told:
         table = list(csv.reader(told))
-    assert all(request == ASK for _, request, *_ in table[1:])
+    assert all(request.startswith(ASK) for _, request, *_ in table[1:])
     filled = [[*row[:3], "1" if row[2].startswith("The lady") else "0"] for row in table[1:]]
     with drawn.path.open("w", newline="") as told_again:
         csv.writer(told_again).writerows([table[0], *filled])
@@ -175,6 +175,25 @@ def test_labels_of_look_alikes_are_not_carried_over_to_attacks(tmp_path: Path) -
     assert "(both.csv; 60 of replies not under attack left out)" in fixed.note
     with pytest.raises(DataError, match="no labels of replies under attack"):
         take_labels(out, write(tmp_path / "alike.csv", ("comply", alike)), method="rogan-gladen")
+
+
+def test_labels_of_a_few_questions_carry_less_over_than_as_many_of_different_ones(tmp_path: Path) -> None:
+    out, sizes = tmp_path / "run", []
+    run(rows(tmp_path / "a.csv", 40), out=out)
+    for questions in (60, 20):
+        other = rows(tmp_path / f"{questions}.csv", 60, labelled=60, wrong=6, start=1000)
+        told = list(csv.reader(other.read_text().splitlines()))
+        with other.open("w", newline="") as file:
+            csv.writer(file).writerows(
+                [told[0], *([f"{ASK} {i % questions}", *row[1:]] for i, row in enumerate(told[1:]))]
+            )
+        take_labels(out, other, method="rogan-gladen")
+        carried = people(out).carried
+        assert carried is not None
+        assert carried.labels.positives == 30
+        sizes.append(carried.labels.worth[0])
+    assert sizes[0] == 30
+    assert sizes[1] < 30
 
 
 def test_another_judge_than_the_runs_is_not_tried_in_its_place(tmp_path: Path) -> None:

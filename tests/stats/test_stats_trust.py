@@ -1,6 +1,7 @@
 """Corrected rates, disagreement, policies and spread: from records and labels, worked out by hand."""
 
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -61,6 +62,15 @@ def test_the_judge_on_the_labels_by_hand():
     assert (find(metrics, "judge_sensitivity").value, find(metrics, "judge_sensitivity").n) == (1.0, 60)
     assert find(metrics, "judge_specificity").value == pytest.approx(120 / 140)
     assert find(metrics, "judge_informedness").value == pytest.approx(120 / 140)
+
+
+def test_labels_that_share_a_behavior_say_less_of_the_judge():
+    apart, truth = biased(60)
+    together = [replace(r, behavior=f"b{i // 3}") for i, r in enumerate(sorted(apart, key=lambda r: truth[r.key]))]
+    for name in ("judge_sensitivity", "judge_specificity", "judge_informedness"):
+        one, other = (find(measures(found, People(human=truth)), name) for found in (apart, together))
+        assert (one.value, one.n) == pytest.approx((other.value, other.n))
+        assert other.low < one.low - 0.05
 
 
 def test_labels_from_elsewhere_correct_only_slices_without_their_own_and_are_named():
