@@ -60,6 +60,7 @@ class LLM:
             "source": preset.source,
             "tries": self.tries,
             "seed": self.seed,
+            "max_chars": self.max_chars,
             "model": self.model.describe(),
         }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -269,6 +270,14 @@ def test_another_reading_of_the_same_file_does_not_go_on_in_its_folder(tmp_path:
         run(file, out=tmp_path / "asked", questions=str(asked))
     with pytest.raises(DataError, match="can't be read"):
         run(file, out=tmp_path / "none", questions=str(tmp_path / "none.csv"))
+
+
+def test_a_judge_that_reads_less_of_a_reply_does_not_go_on_in_the_same_folder(tmp_path: Path) -> None:
+    file = rows(tmp_path / "a.csv", 4)
+    spec = RunSpec(model="recorded", judge=("llm",), judge_model="scripted:refuse")
+    scoring.score(file, spec, out=tmp_path / "run")
+    with pytest.raises(DataError, match="already holds a run"):
+        scoring.score(file, replace(spec, set=("llm.max_chars=100",)), out=tmp_path / "run")
 
 
 @pytest.mark.parametrize(
