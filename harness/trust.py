@@ -186,11 +186,13 @@ def spread(records: Sequence[Record], group: dict[str, str]) -> list[Metric]:
 def sources(records: Iterable[Record]) -> Split | None:
     """What the sample of questions, the seed and the judge each add to an ASR's uncertainty; None where too few."""
     cells: dict[tuple[Hashable, int, str], list[float]] = defaultdict(list)
+    counts = ""
     for record in records:
+        counts = counts or next((judged.judge for judged in record.judgements), "")  # the first one's verdict counts
         for judged in record.judgements:
             if judged.label != "unscored":
                 cells[question(record), record.seed, judged.judge].append(float(judged.label == "complied"))
     try:
-        return variance_split((*cell, math.fsum(values) / len(values)) for cell, values in cells.items())
+        return variance_split(((*cell, math.fsum(v) / len(v)) for cell, v in cells.items()), counts)
     except ValueError:
         return None

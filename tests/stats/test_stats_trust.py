@@ -122,6 +122,17 @@ def test_sources_of_spread_are_read_from_seeds_and_judges():
     assert spread == {"question": pytest.approx(split.question), "seed": 0.0}
 
 
+def test_the_spread_is_that_of_the_judge_that_counts_though_another_scored_first():
+    def both(behavior, label, seed=0):
+        said = (Judgement(judge="llm", label=label), Judgement(judge="rules", label="refused"))
+        return replace(record(behavior, label, seed=seed), judgements=said)
+
+    found = [both(str(b), "complied" if b < 3 else "refused", s) for b in range(10) for s in range(2)]
+    split, alone = sources([both("lost", "unscored"), *found]), sources(found)
+    assert (split.question, split.seed) == pytest.approx((alone.question, alone.seed))
+    assert split.question > 0  # the other judge says the same of all
+
+
 def test_one_seed_and_one_judge_have_no_spread_to_split():
     assert not [m for m in measures(biased(50)[0]) if m.name in ("asr_spread", "judges_disagree")]
 
