@@ -33,7 +33,8 @@ _CODE_LINE = re.compile(
     r"|\w+\s*=\s*[\[\"'(]|\w+(?:\.|->|::)\w+\(|(?:std::|int |void |string |var )\w+|[{}\])]+;?\s*$|print\()",
     re.MULTILINE,
 )
-_LITERAL = re.compile(r'"((?:[^"\\\n]|\\.){2,})"|\'((?:[^\'\\\n]|\\.){2,})\'')
+# An escaped quote opens none: after a string that is never closed each would go over the rest of the line again.
+_LITERAL = re.compile(r'(?<!\\)(?:"((?:[^"\\\n]|\\.){2,})"|\'((?:[^\'\\\n]|\\.){2,})\')')
 _COMMENT = re.compile(r"(?:#|//)\s?([^\n]{3,})")
 
 STOP = frozenset(PHRASES["stop"].split())
