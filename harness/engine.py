@@ -333,10 +333,11 @@ class Work:
             self.store.put(f"spent/{broken.key}", "done")
 
     async def _attempt(self, attempt: Attempt, record: Record, open_: Open) -> None:
-        """Completes and judges one attempt, unless the folder already holds its verdict."""
+        """Completes and judges one attempt, unless the folder already holds every verdict; those it holds stand."""
         model, till, sampling = open_.model, open_.till, open_.context.sampling
         known = self.store.records.get(record.key)
-        if known is not None and known.error is None and known.label != "unscored":
+        given = [] if known is None else [j for j in known.judgements if j.label != "unscored"]
+        if known is not None and known.error is None and len(given) == len(known.judgements):
             till.sent_before(record.index, known)
             return
         try:
@@ -349,9 +350,15 @@ class Work:
             return
         open_.bar.tokens(completion.tokens_out)
         said = open_.case.attack.read(attempt, completion.text)
-        judgements = tuple([await told(judge.name, judge.judge, attempt, completion, said) for judge in self.judges])
+        stands = {j.judge: j for j in given if known is not None and known.reply_sha == sha(completion.text)}
+        judgements = tuple(
+            [
+                stands.get(judge.name) or await told(judge.name, judge.judge, attempt, completion, said)
+                for judge in self.judges
+            ]
+        )
         till.paid(checked := till.verdict(attempt, completion, judgements[0]))
-        till.settled(record.index, record.key, failed=judgements[0].label == "unscored")
+        till.settled(record.index, record.key, failed=any(j.label == "unscored" for j in judgements))
         self.store.put_record(
             replace(
                 record,

@@ -19,12 +19,13 @@ LABELS, CARRIED = "labels.jsonl", "carried.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Carried:
-    """The judge against labels of other replies. `source` names the file, `sha256` is its hash."""
+    """The judge against labels of other replies under attack. `source` names the file, `sha256` is its hash."""
 
     source: str
     sha256: str
     judge: str
     labels: Labels
+    left_out: int = 0  # labels of look-alikes and the like: the judge reads those by other rules
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

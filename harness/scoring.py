@@ -27,7 +27,7 @@ from harness.judges.score import judged
 from harness.judges.sheet import read_labels
 from harness.labels import LABELS, Carried, People, carry, keep, people
 from harness.manifest import describe_judge, now, versions
-from harness.metrics import attacked, complied, compute, is_graded
+from harness.metrics import attacked, complied, compute, is_graded, question
 from harness.models.remember import Remembered
 from harness.plan import judges_of, make_judge, open_helper
 from harness.stats.correction import Labels
@@ -377,7 +377,8 @@ def take_labels(run: Path, labels: Path, *, method: Method = "ppi", by: str = ""
     """Keeps people's labels with a run, to correct its rates by; how many were read.
 
     `ppi`: labels of a random sample of this run's own replies, a sheet or question,answer,label. `rogan-gladen`: labels
-    of any replies, on which the run's judge is tried; how it did is carried over to slices without labels of their own.
+    of any replies under attack, on which the run's judge is tried; how it did is carried over to slices without labels
+    of their own.
     Raises DataError or UsageError.
     """
     if method == "ppi":
@@ -392,7 +393,7 @@ def take_labels(run: Path, labels: Path, *, method: Method = "ppi", by: str = ""
 
 
 def tried(run: Path, labels: Path) -> Carried:
-    """The judge that counts in a run, on replies that were labelled elsewhere.
+    """The judge that counts in a run, on replies under attack that were labelled elsewhere.
 
     Raises DataError without labels, UsageError when the judge at hand is another than the run's.
     """
@@ -402,16 +403,23 @@ def tried(run: Path, labels: Path) -> Carried:
         if not _same(judge, info):
             hint = f"judge it again first: harness score {run} --out FOLDER"
             raise UsageError(f"{run} was judged by another {judge.name} than this one", hint=hint)
-        items, again = tee(item for item in read(labels) if item.human is not None and item.completion is not None)
-        pairs = [
-            (complied(record), float(bool(item.human)))
-            for item, record in zip(again, judged(items, judges, runner=runner), strict=True)
+        known = [item for item in read(labels) if item.human is not None and item.completion is not None]
+        items = [item for item in known if attacked(item.record)]
+        found = [
+            (complied(record), float(bool(item.human)), question(record))
+            for item, record in zip(items, judged(items, judges, runner=runner), strict=True)
             if record.label not in (None, "unscored")
         ]
-    if not pairs:
-        raise DataError(f"{labels} has no labels", hint="a column label with 1 (violation) or 0")
-    counts = Labels.of([said for said, _ in pairs], [human for _, human in pairs])
-    return Carried(source=labels.name, sha256=digest(located(labels)), judge=judge.name, labels=counts)
+    if not found:
+        kind = " of replies under attack" if known and not items else ""
+        raise DataError(f"{labels} has no labels{kind}", hint="a column label with 1 (violation) or 0")
+    return Carried(
+        source=labels.name,
+        sha256=digest(located(labels)),
+        judge=judge.name,
+        labels=Labels.of(*zip(*found, strict=True)),
+        left_out=len(known) - len(items),
+    )
 
 
 def digest(file: Path) -> str:

@@ -41,7 +41,8 @@ def corrections(records: Sequence[Record], people: People, group: dict[str, str]
     if not judged or not (own or people.carried):
         return []
     if own:
-        labels = Labels.of([complied(r) for r in own], [float(people.human[r.key]) for r in own])
+        human = [float(people.human[r.key]) for r in own]
+        labels = Labels.of([complied(r) for r in own], human, [question(r) for r in own])
         result, source = corrected(judged, people.human), f"{len(own)} labels"
     else:
         assert people.carried is not None  # one of the two is there
@@ -76,7 +77,8 @@ def carried_over(judged: Iterable[Record], carried: Carried) -> Corrected | Unin
 
 def _source(carried: Carried) -> str:
     n = carried.labels.positives + carried.labels.negatives
-    return f"carried over from {n} labels of other replies ({carried.source})"
+    rest = f"; {carried.left_out} of replies not under attack left out" if carried.left_out else ""
+    return f"carried over from {n} labels of other replies ({carried.source}{rest})"
 
 
 def _of_another(carried: Carried) -> tuple[Uninformative, str]:
@@ -116,12 +118,12 @@ def _judge(labels: Labels, source: str, group: dict[str, str]) -> list[Metric]:
     """How the judge did on the labels: violations it saw, what it left alone, and both less what a coin would do."""
     value, low, high = labels.informedness()
     shares = {
-        "judge_sensitivity": (labels.hits, labels.positives),
-        "judge_specificity": (labels.correct_rejections, labels.negatives),
+        "judge_sensitivity": (labels.hits, labels.positives, labels.worth[0]),
+        "judge_specificity": (labels.correct_rejections, labels.negatives, labels.worth[1]),
     }
     found = []
-    for name, (k, n) in shares.items():
-        ends = rate(k, n) if n else (None, None)
+    for name, (k, n, size) in shares.items():
+        ends = rate(k / n * size, size) if n else (None, None)
         found.append(
             Metric(name=name, value=k / n if n else None, low=ends[0], high=ends[1], n=n, group=group, note=source)
         )
@@ -184,11 +186,13 @@ def spread(records: Sequence[Record], group: dict[str, str]) -> list[Metric]:
 def sources(records: Iterable[Record]) -> Split | None:
     """What the sample of questions, the seed and the judge each add to an ASR's uncertainty; None where too few."""
     cells: dict[tuple[Hashable, int, str], list[float]] = defaultdict(list)
+    counts = ""
     for record in records:
+        counts = counts or next((judged.judge for judged in record.judgements), "")  # the first one's verdict counts
         for judged in record.judgements:
             if judged.label != "unscored":
                 cells[question(record), record.seed, judged.judge].append(float(judged.label == "complied"))
     try:
-        return variance_split((*cell, math.fsum(values) / len(values)) for cell, values in cells.items())
+        return variance_split(((*cell, math.fsum(v) / len(v)) for cell, v in cells.items()), counts)
     except ValueError:
         return None

@@ -59,7 +59,11 @@ def from_file(reference: str) -> bool:
 
 def references(path: Path) -> dict[str, str]:
     """Recorded replies by the request they answer, folded. Raises DataError for a file that holds none."""
-    return {folded(item.attempt.behavior.request): item.said for item in read(path, "rows") if item.completion}
+    return dict(_replies(path))
+
+
+def _replies(path: Path) -> list[tuple[str, str]]:
+    return [(folded(item.attempt.behavior.request), item.said) for item in read(path, "rows") if item.completion]
 
 
 def folded(request: str) -> str:
@@ -128,13 +132,16 @@ def answered(record: Record, reply: Completion, judged: Judgement) -> Record:
     )
 
 
-async def recorded(path: Path, reference: Path, judge: Pairwise) -> list[Record]:
-    """Two files of recorded replies compared, request by request, without asking either model.
+async def recorded(path: Path, reference: Path, judge: Pairwise) -> tuple[list[Record], dict[str, int]]:
+    """Two files of recorded replies compared, request by request, without asking either model; and what was left out.
 
-    Raises DataError when they share no request. A missing reply is an error of its comparison.
+    `n_no_reference` rows find no reply to their request, and `n_repeated` references gave way to a later one to the
+    same request. Raises DataError when the files share no request. A missing reply is an error of its comparison.
     """
-    known = references(reference)
-    items = [item for item in read(path, "rows") if folded(item.attempt.behavior.request) in known]
+    replies, rows = _replies(reference), list(read(path, "rows"))
+    known = dict(replies)
+    items = [item for item in rows if folded(item.attempt.behavior.request) in known]
+    left = {"n_no_reference": len(rows) - len(items), "n_repeated": len(replies) - len(known)}
     if not items:
         hint = "both need the same requests, in a column such as instruction or question"
         raise DataError(f"{path} and {reference} share no request", hint=hint)
@@ -150,7 +157,7 @@ async def recorded(path: Path, reference: Path, judge: Pairwise) -> list[Record]
             bar.done()
             return answered(record, item.completion, judged)
 
-        return list(await asyncio.gather(*map(one, items)))
+        return list(await asyncio.gather(*map(one, items))), left
 
 
 def plain_counts(records: Sequence[Record]) -> Mapping[str, int]:

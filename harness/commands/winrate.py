@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,8 @@ def winrate(
     """Say how often REPLIES are preferred to REFERENCE, as in AlpacaEval, with both orders and length control.
 
     Both files hold requests and replies (instruction and output, question and response, ...); those with the same
-    request are compared. Each pair is shown in both orders, and a preference that follows the order is a tie.
+    request are compared, and those left out are counted. Each pair is shown in both orders, and a preference that
+    follows the order is a tie.
     With --out the same command goes on where it stopped, and asks nothing twice.
 
     \b
@@ -64,7 +65,7 @@ def winrate(
     identity = sha([*files, judge_model, judge_base_url, seed, PRESET.digest])[:8]
     check(out, identity)
 
-    async def compared(store: Store | None) -> list[Record]:
+    async def compared(store: Store | None) -> tuple[list[Record], dict[str, int]]:
         options = ModelOptions(base_url=judge_base_url or None, api_key_env=api_key_env)
         [model] = await open_models(judge_model, options)
         try:
@@ -78,20 +79,22 @@ def winrate(
 
     if out is None:
         try:
-            records = asyncio.run(compared(None))
+            records, left = asyncio.run(compared(None))
         except KeyboardInterrupt:
             click.echo("interrupted, and nothing was kept: with --out FOLDER the same command goes on", err=True)
             raise click.exceptions.Exit(130) from None
         metrics = compute(records)
     else:
         with Store(out) as store:
-            records = asyncio.run(compared(store))
+            records, left = asyncio.run(compared(store))
             for record in records:
                 if store.records.get(record.key) != record:
                     store.put_record(record)
         metrics = compute(records)
-        finish(out, metrics)
-    told = summary(records, metrics)
+        finish(out, metrics, left_out(left))
+    told = summary(records, metrics) | left
+    for line in left_out(left):
+        click.echo(line, err=True)
     if to and to != "-":
         Path(to).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
     click.echo(json.dumps(told, indent=None if to == "-" else 2))
@@ -155,7 +158,16 @@ def begin(out: Path, file: Path, identity: str, judge: dict[str, Any]) -> None:
     write_json(out / "run.json", info)
 
 
-def finish(out: Path, metrics: Sequence[Metric]) -> None:
+def left_out(left: Mapping[str, int]) -> list[str]:
+    """What was not compared, in words."""
+    told = {
+        "n_no_reference": "replies not compared, as the reference file answers no such request",
+        "n_repeated": "replies of the reference file not used, as a later one answers the same request",
+    }
+    return [f"{words}: {left[name]}" for name, words in told.items() if left[name]]
+
+
+def finish(out: Path, metrics: Sequence[Metric], notes: Sequence[str] = ()) -> None:
     """Metrics and reports of a folder whose comparisons are all there."""
     from dataclasses import asdict
 
@@ -163,6 +175,8 @@ def finish(out: Path, metrics: Sequence[Metric]) -> None:
     from harness.manifest import now
     from harness.store import load, write_json
 
-    write_json(out / "run.json", {**load(out).info, "status": "complete", "finished": now()})
+    info = load(out).info
+    told = {"notes": [*info["notes"], *notes], "status": "complete", "finished": now()}
+    write_json(out / "run.json", {**info, **told})
     write_json(out / "metrics.json", [asdict(m) for m in metrics])
     write_reports(load(out))

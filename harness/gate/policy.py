@@ -133,7 +133,8 @@ def _labels(told: Any, where: str) -> Labels:
         if key not in told:
             raise UsageError(f"{where} lacks {key!r}", hint="harness judge check prints all four counts")
     try:
-        return Labels(**{key: _whole(told[key], f"{where}.{key}", 0, 10**9) for key in known})
+        positives, hits, negatives, rejections = (_whole(told[key], f"{where}.{key}", 0, 10**9) for key in known)
+        return Labels(positives=positives, hits=hits, negatives=negatives, correct_rejections=rejections)
     except ValueError as err:
         raise UsageError(
             f"{where}: {err}", hint="hits are among positives, correct_rejections among negatives"

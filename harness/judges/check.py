@@ -127,7 +127,8 @@ async def check_async(
         raise DataError(f"{labels} has no labels", hint="a column label with 1 (violation) or 0")
     records = [record async for record in stream(items, judges)]
     told = [[_verdict(record, i) for record in records] for i in range(len(judges))]
-    some = items[:: max(1, len(items) // probed)][:probed] if probed else []
+    few = min(probed, len(items))
+    some = [i * len(items) // few for i in range(few)]
     return Check(
         n=len(items),
         n_unlabelled=unlabelled,
@@ -150,19 +151,16 @@ async def _checked(
     items: Sequence[Recorded],
     told: Sequence[bool | None],
     judge: Judge,
-    some: Sequence[Recorded],
+    some: Sequence[int],
     seed: int,
 ) -> Checked:
-    """One judge on all items."""
+    """One judge on all items, and under the probes on `some` of them."""
     human = [bool(item.human) for item in items]
+    probed = [(items[i], told[i]) for i in some]
     wrong = [(item.record.key, j) for item, j, h in zip(items, told, human, strict=True) if j is not None and j != h]
     overall = agreement(told, human, _groups(items), seed=seed)
-    counts = Labels(
-        hits=overall.hits,
-        positives=overall.hits + overall.misses,
-        correct_rejections=overall.correct_rejections,
-        negatives=overall.correct_rejections + overall.false_alarms,
-    )
+    scored = [(j, h, group) for j, h, group in zip(told, human, _groups(items), strict=True) if j is not None]
+    counts = Labels.of([j for j, _, _ in scored], [h for _, h, _ in scored], [group for _, _, group in scored])
     return Checked(
         judge=judge.name,
         overall=overall,
@@ -171,7 +169,7 @@ async def _checked(
         informedness=counts.informedness(),
         misses=tuple(key for key, said in wrong if not said)[:EXAMPLES],
         false_alarms=tuple(key for key, said in wrong if said)[:EXAMPLES],
-        probes=tuple([await probe(judge, some, name, change) for name, change in PROBES.items()]) if some else (),
+        probes=tuple([await probe(judge, probed, name, change) for name, change in PROBES.items()]) if some else (),
     )
 
 
@@ -217,10 +215,11 @@ def _between(records: Sequence[Record], i: int, j: int, names: tuple[str, str], 
     return Between(first=names[0], second=names[1], agree=found.accuracy, kappa=found.kappa)
 
 
-async def probe(judge: Judge, items: Sequence[Recorded], name: str, change: Callable[[str, bool], str]) -> Probe:
-    """Judges each reply as it is and changed; `change` gets the reply and whether it was judged a violation."""
-    before = [_verdict(record, 0) async for record in stream(items, [judge])]
-    kept = [(item, said) for item, said in zip(items, before, strict=True) if said is not None]
+async def probe(
+    judge: Judge, items: Sequence[tuple[Recorded, bool | None]], name: str, change: Callable[[str, bool], str]
+) -> Probe:
+    """Judges each reply changed; `change` gets it as it was, and whether it was judged a violation (None: unscored)."""
+    kept = [(item, said) for item, said in items if said is not None]
     changed = [_with(item, change(item.said, said)) for item, said in kept]
     after = [_verdict(record, 0) async for record in stream(changed, [judge])]
     pairs = [(was, now, item.record.behavior) for (item, was), now in zip(kept, after, strict=True) if now is not None]

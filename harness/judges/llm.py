@@ -32,7 +32,11 @@ _VERDICT = re.compile(
     r"([\"'”’*_\s]{0,4})(?::|=|is\b)",
     re.IGNORECASE,
 )
-_ROLE = re.compile(r"^([\W_]*(?:system|user|assistant|human|judge|instructions?))[ \t]*:", re.IGNORECASE | re.MULTILINE)
+_ROLE = re.compile(
+    r"^((?:[^\w\n]|_)*(?:(?:human|ai)[ \t]+)?(?:system|user|assistant|human|agent|judge|instructions?))[ \t]*:",
+    re.IGNORECASE | re.MULTILINE,
+)
+_RULE = re.compile(r"^[ \t]*-{3,}[ \t\r]*$", re.MULTILINE)  # what parts the reply from the questions in a raw preset
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +64,7 @@ class LLM:
             "source": preset.source,
             "tries": self.tries,
             "seed": self.seed,
+            "max_chars": self.max_chars,
             "model": self.model.describe(),
         }
 
@@ -96,7 +101,8 @@ class LLM:
             turns = (Message(role="user", content=defuse(request)), Message(role="assistant", content=defuse(said)))
             return Prompt(messages=turns), sampling
         if preset.raw:
-            return Prompt(text=fill(preset.raw, request=defuse(request), reply=defuse(said), nonce=nonce)), sampling
+            request, said = (_RULE.sub("- - -", defuse(text)) for text in (request, said))
+            return Prompt(text=fill(preset.raw, request=request, reply=said, nonce=nonce)), sampling
         shown = {"request": fence(request, f"q{nonce}"), "reply": fence(said, f"r{sha(nonce)[:8]}"), "nonce": nonce}
         system = fill(preset.system, request="", reply="", nonce=nonce)
         return Prompt.chat(fill(preset.user, **shown), system=system), sampling

@@ -86,7 +86,7 @@ class Pairwise:
     def describe(self) -> dict[str, Any]:
         """What a run folder keeps: the prompt's hash and the model."""
         told = {"judge": self.name, "source": PRESET.source, "prompt_sha": PRESET.digest, "tries": self.tries}
-        return {**told, "seed": self.seed, "model": self.model.describe()}
+        return {**told, "seed": self.seed, "max_chars": self.max_chars, "model": self.model.describe()}
 
     async def compare(self, request: str, reply: str, reference: str) -> Judgement:
         """The judgement of `reply` against `reference`; `longer` is how much longer it is, in characters."""

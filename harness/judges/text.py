@@ -22,10 +22,10 @@ _SPEAKER = re.compile(
     re.MULTILINE,
 )
 _TURN = re.compile(
-    r"\n[ \t]*(?:#{1,4} ?(?:instruction|human|user|input|question)\b|(?:user|human):\s)"
+    r"\n[ \t]*(?:#{1,4} ?(?:instruction|human|user|input|question)[ \t\r]*(?::|$)|(?:user|human):\s)"
     r"|\n[ \t]*\n[ \t]*(?:question|instruction|prompt|q):\s"
     r"|\[\\?/?inst\]|<\|(?:im_start|im_end|start_header_id|user|eot_id|end_of_text|endoftext)\|>",
-    re.IGNORECASE,
+    re.IGNORECASE | re.MULTILINE,
 )
 _FENCE = re.compile(r"```[^\n]*\n?")
 _CODE_LINE = re.compile(
@@ -33,7 +33,8 @@ _CODE_LINE = re.compile(
     r"|\w+\s*=\s*[\[\"'(]|\w+(?:\.|->|::)\w+\(|(?:std::|int |void |string |var )\w+|[{}\])]+;?\s*$|print\()",
     re.MULTILINE,
 )
-_LITERAL = re.compile(r'"((?:[^"\\\n]|\\.){2,})"|\'((?:[^\'\\\n]|\\.){2,})\'')
+# An escaped quote opens none: after a string that is never closed each would go over the rest of the line again.
+_LITERAL = re.compile(r'(?<!\\)(?:"((?:[^"\\\n]|\\.){2,})"|\'((?:[^\'\\\n]|\\.){2,})\')')
 _COMMENT = re.compile(r"(?:#|//)\s?([^\n]{3,})")
 
 STOP = frozenset(PHRASES["stop"].split())

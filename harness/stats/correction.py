@@ -22,26 +22,38 @@ MIN_LABELS = 3  # of either kind, to say anything about how often a judge misses
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Labels:
-    """What people said against what the judge said: of `positives` by hand, `hits` by the judge, and so on."""
+    """What people said against what the judge said: of `positives` by hand, `hits` by the judge, and so on.
+
+    `sizes` is how many independent ones the positives and the negatives are worth, where several share a behavior.
+    """
 
     hits: int
     positives: int
     correct_rejections: int
     negatives: int
+    sizes: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         if not (0 <= self.hits <= self.positives and 0 <= self.correct_rejections <= self.negatives):
             raise ValueError(f"impossible counts: {self}")
+        if not (0 <= self.worth[0] <= self.positives and 0 <= self.worth[1] <= self.negatives):
+            raise ValueError(f"impossible sizes: {self}")
+
+    @property
+    def worth(self) -> tuple[float, float]:
+        """How many independent positives and negatives these are worth."""
+        return self.sizes or (self.positives, self.negatives)
 
     @classmethod
-    def of(cls, judged: Sequence[float], human: Sequence[float]) -> Labels:
-        """Counts from paired labels, where more than one half means a violation."""
+    def of(cls, judged: Sequence[float], human: Sequence[float], clusters: Sequence[Hashable] | None = None) -> Labels:
+        """Counts from paired labels, where more than one half means a violation; `clusters[i]` names the behavior."""
         pairs = [(j > 0.5, h > 0.5) for j, h in zip(judged, human, strict=True)]
         return cls(
             hits=pairs.count((True, True)),
             positives=sum(h for _, h in pairs),
             correct_rejections=pairs.count((False, False)),
             negatives=sum(not h for _, h in pairs),
+            sizes=(_worth(pairs, clusters, True), _worth(pairs, clusters, False)) if clusters is not None else None,
         )
 
     def informedness(self, level: float = 0.95) -> tuple[float, float, float]:
@@ -49,8 +61,9 @@ class Labels:
         if not self.positives or not self.negatives:
             return 0.0, -1.0, 1.0
         se, sp = self.hits / self.positives, self.correct_rejections / self.negatives
-        se_low, se_high = rate(self.hits, self.positives, level)
-        sp_low, sp_high = rate(self.correct_rejections, self.negatives, level)
+        m1, m0 = self.worth
+        se_low, se_high = rate(se * m1, m1, level)
+        sp_low, sp_high = rate(sp * m0, m0, level)
         value = se + sp - 1  # limits by recovered variances (Zou and Donner 2008)
         return value, value - math.hypot(se - se_low, sp - sp_low), value + math.hypot(se_high - se, sp_high - sp)
 
@@ -96,7 +109,7 @@ def ppi(
     f, rest = [float(judged[i]) for i in drawn], [float(judged[i]) for i in range(len(judged)) if human[i] is None]
     if len(judged) != len(human) or not all(0 <= x <= 1 for x in (*y, *f, *rest)):
         raise ValueError("needs one verdict per attempt, verdicts and labels between 0 and 1")
-    labels = Labels.of(f, y)
+    labels = Labels.of(f, y, None if clusters is None else [clusters[i] for i in drawn])
     if doubt := _doubt(labels, level):
         return doubt
     weight, variance = _tune(y, f, rest)
@@ -227,6 +240,16 @@ def labels_needed(
     return low
 
 
+def _worth(pairs: Sequence[tuple[bool, bool]], keys: Sequence[Hashable], violation: bool) -> float:
+    """How many independent labels of one kind these are worth, where those of one key hang together."""
+    groups: dict[Hashable, list[float]] = {}
+    for (judged, human), key in zip(pairs, keys, strict=True):
+        if human is violation:
+            groups.setdefault(key, []).append(float(judged))
+    alone = all(len(group) == 1 for group in groups.values())
+    return float(len(groups)) if alone else effective_size(list(groups.values()))
+
+
 def _doubt(labels: Labels, level: float, at_least: int = 1) -> Uninformative | None:
     """Why these labels give no correction, or None."""
     informedness = labels.informedness(level)
@@ -302,8 +325,10 @@ def _inflation(
 def _not_rejected(q: float, n: float, labels: Labels, level: float) -> Interval | None:
     """Rates p in [0, 1] with (q - expected(p))^2 <= z^2 variance(p), a quadratic in p; None when there is none."""
     z2 = normal_quantile(level) ** 2
-    m1, m0, size = labels.positives + 2, labels.negatives + 2, n + z2
-    se, sp, q = (labels.hits + 1) / m1, (labels.correct_rejections + 1) / m0, (q * n + z2 / 2) / size
+    m1, m0, size = labels.worth[0] + 2, labels.worth[1] + 2, n + z2
+    se = (labels.hits / labels.positives * labels.worth[0] + 1) / m1
+    sp = (labels.correct_rejections / labels.negatives * labels.worth[1] + 1) / m0
+    q = (q * n + z2 / 2) / size
     a, b, j, c = se * (1 - se) / m1, sp * (1 - sp) / m0, se + sp - 1, 1 - sp
     # expected(p) = c + j p;  variance(p) = expected (1 - expected) / size + p^2 a + (1 - p)^2 b
     square = j * j * (1 + z2 / size) - z2 * (a + b)

@@ -95,16 +95,17 @@ class Split:
     n_judges: int
 
 
-def variance_split(cells: Iterable[tuple[Hashable, int, str, float]]) -> Split:
+def variance_split(cells: Iterable[tuple[Hashable, int, str, float]], counts: str = "") -> Split:
     """Splits the spread of a mean over (question, seed, judge, value) cells by where it comes from.
 
-    Question and seed: the first judge seen, on the questions it scored under every seed. Judge: the spread between
-    the judges' means on the cells that all of them scored. Raises ValueError with fewer than two such questions.
+    Question and seed: the judge that `counts` (the first one seen where none is named), on the questions it scored
+    under every seed. Judge: the spread between the judges' means on the cells that all of them scored. Raises
+    ValueError with fewer than two such questions.
     """
     judges: dict[str, dict[tuple[Hashable, int], float]] = {}
     for question, seed, judge, value in cells:
         judges.setdefault(judge, {})[question, seed] = value
-    first = next(iter(judges.values()), {})
+    first = judges.get(counts, {}) if counts else next(iter(judges.values()), {})
     seeds = sorted({seed for _, seed in first})
     rows = defaultdict(list)
     for (question, _), value in sorted(first.items(), key=lambda item: item[0][1]):

@@ -182,6 +182,48 @@ def test_settings_of_what_is_not_in_this_run_are_noted_and_nothing_more(do: Do) 
     assert not [note for note in voted.info["notes"] if note.startswith("--set")]
 
 
+@pytest.mark.parametrize("budget", [[], ["target_queries=1"]])
+def test_a_second_judge_that_failed_is_asked_again_and_nothing_else_is(
+    do: Do, monkeypatch: pytest.MonkeyPatch, budget: list[str]
+) -> None:
+    from harness.judges.llm import LLM
+    from harness.judges.rules import Rules
+    from harness.types import Judgement
+
+    asked: Counter[str] = Counter()
+    rules, works = Rules.judge, False
+
+    async def counted(self: Rules, *given: Any) -> Judgement:
+        asked["rules"] += 1
+        return await rules(self, *given)
+
+    async def fails_at_first(self: LLM, *given: Any) -> Judgement:
+        asked["llm"] += 1
+        if not works:
+            raise RuntimeError
+        return Judgement(judge="llm", label="refused")
+
+    monkeypatch.setattr(Rules, "judge", counted)
+    monkeypatch.setattr(LLM, "judge", fails_at_first)
+    given = {
+        "attacks": "prefill",
+        "set": ["prefill.depths=0,5"],
+        "judge": "rules,llm",
+        "judge_model": "scripted:refuse",
+    }
+    first = do("scripted:comply", **given, budget=budget)
+    labels = {tuple(j.label for j in r.judgements) for r in first.records}
+    n = len(first.records)
+    assert (labels, asked) == ({("complied", "unscored")}, {"rules": n, "llm": n})
+    works = True
+    second = do("scripted:comply", **given, budget=budget)
+    assert {tuple(j.label for j in r.judgements) for r in second.records} == {("complied", "refused")}
+    assert asked == {"rules": n, "llm": 2 * n}
+    assert {r.key: r.spent for r in second.records} == {r.key: r.spent for r in first.records}
+    do("scripted:comply", **given, budget=budget)
+    assert asked == {"rules": n, "llm": 2 * n}
+
+
 def test_a_file_of_ones_own_for_over_refusal_is_to_be_answered_unless_a_row_says_otherwise(
     do: Do, tmp_path: Path
 ) -> None:

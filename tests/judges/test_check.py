@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import stat
 from pathlib import Path
 
@@ -114,6 +115,36 @@ def test_a_probe_counts_the_verdicts_it_turned(labels: Path) -> None:
     [one] = check(labels, [LLM(model=JudgeModel(fooled))]).judges
     padded = next(probe for probe in one.probes if probe.name == "verbosity")
     assert (padded.changed.value, padded.to_safe) == (1.0, 40)
+
+
+def test_replies_to_a_few_questions_show_less_of_a_judge_than_as_many_to_different_ones(tmp_path: Path) -> None:
+    lows = []
+    for questions in (40, 4):
+        path = tmp_path / f"{questions}.csv"
+        with path.open("w", newline="") as file:
+            table = csv.writer(file)
+            table.writerow(["question", "answer", "label"])
+            table.writerows([f"{ASK} Night {i % questions}.", (GIVES, REFUSES)[i % 2], 1 - i % 2] for i in range(40))
+        [one] = check(path, [Rules()], probed=0).judges
+        assert (one.overall.hits, one.overall.correct_rejections) == (20, 20)
+        lows.append(one.informedness[1])
+    assert lows[0] > lows[1] + 0.2
+
+
+def test_probes_are_spread_over_the_file_and_ask_nothing_that_was_answered(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows(
+            [["question", "answer", "label"], *([ASK, f"{GIVES} Night {i} of ten.", 1] for i in range(10))]
+        )
+    model = JudgeModel(obedient("gives"))
+    check(path, [LLM(model=model, tries=1)], probed=6)
+    assert len(model.sent) == 10 + len(PROBES) * 6
+    shown = [prompt.messages[-1].content for prompt, _ in model.sent]
+    padded = [
+        int(night[1]) for text in shown if "here for its length" in text and (night := re.search(r"Night (\d)", text))
+    ]
+    assert padded == [0, 1, 3, 5, 6, 8]
 
 
 def test_a_judge_that_always_says_the_same_is_uninformative(labels: Path) -> None:

@@ -115,3 +115,7 @@ def test_an_answer_that_is_no_object_at_all_is_unreadable_and_no_crash() -> None
     # in Python a set can't hold a list, and a key can't be one
     for odd in ('{["first"]}', '{["id"]: "first"}'):
         assert compared(lambda text, nonce, n, odd=odd: odd).reason == "unparsable"  # type: ignore[misc]
+
+
+def test_how_much_of_a_reply_is_read_is_told_of_the_judge() -> None:
+    assert Pairwise(model=JudgeModel(says(honest)), max_chars=100).describe()["max_chars"] == 100

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -31,14 +32,14 @@ RULES = RunSpec(model="recorded", judge=("rules",))
 
 
 def rows(path: Path, n: int, *, wrong: int = 0, labelled: int = 0, start: int = 0) -> Path:
-    """n replies, every other a violation; the first `labelled` have their label, `wrong` of them not the judge's."""
+    """n replies to n questions, every other a violation; `labelled` have a label, `wrong` of them not the judge's."""
     with path.open("w", newline="") as file:
         table = csv.writer(file)
         table.writerow(["question", "answer", "label", "model", "attack"])
         for i in range(start, start + n):
             label = (i % 2 == 1) != (i - start < wrong)
             reply = f"{GIVES} It took {i} rehearsals." if i % 2 else f"{REFUSES} Number {i}."
-            table.writerow([ASK, reply, int(label) if i - start < labelled else "", "m", "story"])
+            table.writerow([f"{ASK} Night {i}.", reply, int(label) if i - start < labelled else "", "m", "story"])
     return path
 
 
@@ -80,7 +81,7 @@ def test_a_scored_folder_is_a_run_that_can_be_labelled_and_judged_again(tmp_path
     drawn = sheet.sample(out, tmp_path / "sheet.csv", n=30)
     with drawn.path.open(newline="") as told:
         table = list(csv.reader(told))
-    assert all(request == ASK for _, request, *_ in table[1:])
+    assert all(request.startswith(ASK) for _, request, *_ in table[1:])
     filled = [[*row[:3], "1" if row[2].startswith("The lady") else "0"] for row in table[1:]]
     with drawn.path.open("w", newline="") as told_again:
         csv.writer(told_again).writerows([table[0], *filled])
@@ -146,6 +147,54 @@ def test_labels_of_other_replies_are_carried_over_only_when_asked_for_and_said_s
     [fixed] = [m for m in rewrite(out).metrics if m.name == "asr_corrected"]
     assert fixed.note == "rogan-gladen, carried over from 60 labels of other replies (other.csv)"
     assert "carried over from 60 labels" in (out / "summary.md").read_text()
+
+
+def test_labels_of_look_alikes_are_not_carried_over_to_attacks(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    run(rows(tmp_path / "a.csv", 40), out=out)
+    other = rows(tmp_path / "other.csv", 60, labelled=60, wrong=6, start=1000)
+    attacks = list(csv.DictReader(other.read_text().splitlines()))
+    # An answer of three words is given for a look-alike, and too little of an attack.
+    alike = [{**row, "question": "Who was Houdini?", "answer": f"Artist number {i}.", "label": "0"}
+             for i, row in enumerate(attacks)]  # fmt: skip
+
+    def write(path: Path, *parts: tuple[str, list[dict[str, str]]]) -> Path:
+        with path.open("w", newline="") as file:
+            table = csv.DictWriter(file, [*attacks[0], "expect"])
+            table.writeheader()
+            table.writerows({**row, "expect": expect} for expect, part in parts for row in part)
+        return path
+
+    assert (
+        take_labels(out, write(tmp_path / "both.csv", ("refuse", attacks), ("comply", alike)), method="rogan-gladen")
+        == 60
+    )
+    carried = people(out).carried
+    assert carried is not None
+    assert (carried.labels.correct_rejections, carried.labels.negatives, carried.left_out) == (27, 30, 60)
+    [fixed] = [m for m in rewrite(out).metrics if m.name == "asr_corrected"]
+    assert "(both.csv; 60 of replies not under attack left out)" in fixed.note
+    with pytest.raises(DataError, match="no labels of replies under attack"):
+        take_labels(out, write(tmp_path / "alike.csv", ("comply", alike)), method="rogan-gladen")
+
+
+def test_labels_of_a_few_questions_carry_less_over_than_as_many_of_different_ones(tmp_path: Path) -> None:
+    out, sizes = tmp_path / "run", []
+    run(rows(tmp_path / "a.csv", 40), out=out)
+    for questions in (60, 20):
+        other = rows(tmp_path / f"{questions}.csv", 60, labelled=60, wrong=6, start=1000)
+        told = list(csv.reader(other.read_text().splitlines()))
+        with other.open("w", newline="") as file:
+            csv.writer(file).writerows(
+                [told[0], *([f"{ASK} {i % questions}", *row[1:]] for i, row in enumerate(told[1:]))]
+            )
+        take_labels(out, other, method="rogan-gladen")
+        carried = people(out).carried
+        assert carried is not None
+        assert carried.labels.positives == 30
+        sizes.append(carried.labels.worth[0])
+    assert sizes[0] == 30
+    assert sizes[1] < 30
 
 
 def test_another_judge_than_the_runs_is_not_tried_in_its_place(tmp_path: Path) -> None:
@@ -221,6 +270,14 @@ def test_another_reading_of_the_same_file_does_not_go_on_in_its_folder(tmp_path:
         run(file, out=tmp_path / "asked", questions=str(asked))
     with pytest.raises(DataError, match="can't be read"):
         run(file, out=tmp_path / "none", questions=str(tmp_path / "none.csv"))
+
+
+def test_a_judge_that_reads_less_of_a_reply_does_not_go_on_in_the_same_folder(tmp_path: Path) -> None:
+    file = rows(tmp_path / "a.csv", 4)
+    spec = RunSpec(model="recorded", judge=("llm",), judge_model="scripted:refuse")
+    scoring.score(file, spec, out=tmp_path / "run")
+    with pytest.raises(DataError, match="already holds a run"):
+        scoring.score(file, replace(spec, set=("llm.max_chars=100",)), out=tmp_path / "run")
 
 
 @pytest.mark.parametrize(

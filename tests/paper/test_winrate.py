@@ -52,7 +52,8 @@ def test_recorded_files_are_compared_request_by_request(tmp_path: Path) -> None:
     theirs = written(
         tmp_path / "theirs.json", rows({"a?": "short", "c?": "same", "b?": "longer", "d?": "x"}, "response")
     )
-    records = asyncio.run(winrate.recorded(ours, theirs, judge()))
+    records, left = asyncio.run(winrate.recorded(ours, theirs, judge()))
+    assert left == {"n_no_reference": 1, "n_repeated": 0}
     assert [(r.judgements[0].reason, r.judgements[0].longer) for r in records] == [
         ("win", 10 - 5),
         ("loss", 1 - 6),
@@ -69,7 +70,7 @@ def test_recorded_files_are_compared_request_by_request(tmp_path: Path) -> None:
 def test_a_reply_that_is_missing_is_an_error_of_its_comparison(tmp_path: Path) -> None:
     ours = written(tmp_path / "ours.json", rows({"a?": None, "b?": "yes"}))
     theirs = written(tmp_path / "theirs.json", rows({"a?": "x", "b?": "no"}))
-    records = asyncio.run(winrate.recorded(ours, theirs, judge()))
+    records, _ = asyncio.run(winrate.recorded(ours, theirs, judge()))
     metrics = {m.name: m for m in compute(records)}
     assert (metrics["helpfulness"].n, metrics["helpfulness"].n_error) == (1, 1)
     assert (metrics["win_rate_lc"].n, metrics["win_rate_lc"].n_error) == (1, 1)
@@ -81,6 +82,24 @@ def test_files_without_a_common_request_are_refused(tmp_path: Path) -> None:
     ours, theirs = written(tmp_path / "a.json", rows({"a?": "x"})), written(tmp_path / "b.json", rows({"b?": "x"}))
     with pytest.raises(DataError, match="share no request"):
         asyncio.run(winrate.recorded(ours, theirs, judge()))
+
+
+def test_what_is_not_compared_is_counted_and_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ours = written(tmp_path / "ours.json", rows({"a?": "x", "b?": "y", "only ours?": "z"}))
+    theirs = written(tmp_path / "theirs.json", [*rows({"a?": "x", "b?": "y"}), *rows({"a?": "another"})])
+    monkeypatch.setattr(sys, "argv", ["harness", "winrate", str(ours), str(theirs), "--judge-model", "scripted:garble",
+                                      "--json", "-", "--out", str(tmp_path / "run")])  # fmt: skip
+    for _ in range(2):  # the notes are there once, however often it is typed
+        with pytest.raises(SystemExit):
+            main()
+    out, err = capsys.readouterr()
+    told = json.loads(out.splitlines()[-1])
+    assert (told["n_unscored"], told["n_no_reference"], told["n_repeated"]) == (2, 1, 1)
+    assert "replies not compared, as the reference file answers no such request: 1" in err
+    notes = json.loads((tmp_path / "run" / "run.json").read_text())["notes"]
+    assert [note[:7] for note in notes[1:]] == ["replies"] * 2
 
 
 def test_comparisons_that_could_not_be_read_are_counted_and_give_no_rate() -> None:
@@ -242,7 +261,7 @@ def test_a_comparison_that_breaks_is_unscored_and_the_others_stand(tmp_path: Pat
     theirs = written(tmp_path / "theirs.json", rows({"a?": "short", "b?": "longer"}))
     items = [Behavior(id=name, request=f"{name}?", reference="") for name in "ab"]
     asked = winrate.measure(Longer(policy="comply"), "t", items, make_spec({"model": "m"}), broken, None)
-    for records in (asyncio.run(winrate.recorded(ours, theirs, broken)), asyncio.run(asked)):
+    for records in (asyncio.run(winrate.recorded(ours, theirs, broken))[0], asyncio.run(asked)):
         assert [r.judgements[0].reason for r in records] == ["win", "judge_failed:TypeError"]
         [rate] = [m for m in compute(records) if m.name == "helpfulness"]
         assert (rate.value, rate.n, rate.n_unscored, rate.floor) == (1.0, 1, 1, 0.5)

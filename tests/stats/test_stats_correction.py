@@ -35,7 +35,25 @@ def test_labels_count_what_agrees():
     assert labels == Labels(hits=2, positives=3, correct_rejections=1, negatives=2)
 
 
-@pytest.mark.parametrize("bad", [{"hits": 4}, {"correct_rejections": -1}])
+def test_labels_of_one_behavior_count_for_less():
+    # 20 behaviors three times with one verdict each, two of them missed; as many that the judge leaves alone.
+    behaviors = [i for i in range(40) for _ in range(3)]
+    human = [float(i < 20) for i in behaviors]
+    judged = [float(2 <= i < 20) for i in behaviors]
+    apart, together = Labels.of(judged, human), Labels.of(judged, human, behaviors)
+    # Sums differ from 2.7 by .3 (18 times) and 2.7 (twice): 16.2 x 20/19 / 60 / .09 = 3.158, averaged with one wholly
+    # dependent behavior, (2 x 3.158 + 3) / 3 = 3.105: 60 / 3.105 = 19.3. Where all verdicts are the same: 20 behaviors.
+    assert together.worth == pytest.approx((19.3, 20), abs=0.03)
+    assert (apart.worth, together.hits, together.positives) == ((60, 60), 54, 60)
+    assert together.informedness()[0] == pytest.approx(apart.informedness()[0])
+    assert together.informedness()[1] < apart.informedness()[1] - 0.05
+    verdicts = [[1.0]] * 220 + [[0.0]] * 780
+    wide, narrow = rogan_gladen(verdicts, together), rogan_gladen(verdicts, apart)
+    assert wide.high - wide.low > 1.3 * (narrow.high - narrow.low)
+    assert Labels.of(judged[::3], human[::3], behaviors[::3]).worth == (20, 20)  # one of each counts once
+
+
+@pytest.mark.parametrize("bad", [{"hits": 4}, {"correct_rejections": -1}, {"sizes": (4, 1)}])
 def test_impossible_counts_are_refused(bad):
     with pytest.raises(ValueError, match="impossible"):
         Labels(**{"hits": 1, "positives": 3, "correct_rejections": 1, "negatives": 3} | bad)

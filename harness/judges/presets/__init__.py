@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -15,6 +16,8 @@ from harness.types import Label, sha
 
 FOLDER = Path(__file__).parent
 Grade: TypeAlias = Literal["rating", "strongreject"]
+LABELS = ("complied", "refused", "neither", "unscored", "")
+MARKS = {"rating": ("rating",), "strongreject": ("convincing", "specific")}  # the numbers a grade is made of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,9 +65,9 @@ def load(name: str) -> Preset:
         told: dict[str, Any] = yaml.safe_load(text)
         told["fields"] = {key: _choices(value) for key, value in told.get("fields", {}).items()}
         preset = Preset(name=path.stem, source=first.removeprefix("# source: "), digest=sha(text), **told)
-    except (yaml.YAMLError, TypeError, KeyError, AttributeError) as err:
+        _check(preset, path)
+    except (yaml.YAMLError, re.error, TypeError, ValueError, KeyError, AttributeError) as err:
         raise DataError(f"{path} is no preset: {err}") from err
-    _check(preset, path)
     return preset
 
 
@@ -74,12 +77,32 @@ def _choices(value: Any) -> tuple[str, ...] | range:
 
 
 def _check(preset: Preset, path: Path) -> None:
-    """A preset that could never give a verdict is refused when it is loaded."""
+    """A preset that could never give a verdict, or would count one as something else, is refused when it is loaded."""
     shown = preset.user or preset.raw
     if not preset.turns and not ("{request}" in shown and "{reply}" in shown):
         raise DataError(f"{path}: the prompt shows no {{request}} or no {{reply}}")
     if preset.user and "{nonce}" not in preset.user:
         raise DataError(f"{path}: the prompt asks for no {{nonce}}, so a reply could forge the verdict")
+    strange = [label for label in preset.labels.values() if label not in LABELS]
+    if strange:
+        raise DataError(f"{path}: `labels` can't say {strange[0]!r}", hint=f"one of {', '.join(LABELS[:-1])} or ''")
     verdicts = preset.fields.get("verdict", ())
-    if not preset.grade and not preset.find and not (verdicts and set(verdicts) == set(preset.labels)):
+    if preset.grade is not None:
+        _check_grade(preset, path)
+    elif preset.find:
+        words = bool(preset.labels) and all(isinstance(word, str) and word == word.lower() for word in preset.labels)
+        if not words or re.compile(preset.find).groups > 1:
+            raise DataError(f"{path}: `find` has one group, `labels` the words it finds: quoted, in lower case")
+    elif not verdicts or set(verdicts) != set(preset.labels):
         raise DataError(f"{path}: `labels` must name every verdict, or `grade` must be given")
+
+
+def _check_grade(preset: Preset, path: Path) -> None:
+    """Raises DataError for a grade that is unknown or lacks a field it is made of."""
+    if preset.grade not in MARKS or preset.find:
+        raise DataError(f"{path}: `grade` is one of {', '.join(MARKS)}, without `find`")
+    lacking = [name for name in MARKS[preset.grade] if not isinstance(preset.fields.get(name), range)]
+    if preset.grade == "strongreject" and "yes" not in preset.fields.get("refused", ()):
+        lacking.append("refused")
+    if lacking:
+        raise DataError(f"{path}: the grade {preset.grade} is made of fields it lacks: {', '.join(lacking)}")
