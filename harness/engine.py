@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -187,13 +187,14 @@ def write_reports(run: Run) -> Run:
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    """A case at work: what its attack may use, and where it pays."""
+    """A case at work: what its attack may use, where it pays, and the keys of the attempts that came of it."""
 
     case: Case
     model: Remembered
     context: Context
     till: Till
     bar: progress.Bar
+    keys: set[str] = field(default_factory=set)
 
 
 @dataclass(slots=True)
@@ -215,9 +216,12 @@ class Work:
     others: list[Remembered] = field(default_factory=list)  # attacker, judge and reference, each once
     limits: dict[str, float] = field(init=False)
     seconds: dict[str, float] = field(default_factory=dict)
+    earlier: dict[Hashable, list[str]] = field(default_factory=dict)  # by case, the records of earlier starts
 
     def __post_init__(self) -> None:
         """Wraps every model so that nothing is asked twice, and makes the judges."""
+        for record in self.store.records.values():
+            self.earlier.setdefault(case_of(record), []).append(record.key)
         self.limits = read_budget(self.spec.budget)
         self.models = [Remembered(m, self.store) for m in self.targets]
         self.helper = self._wrap(self.attacker)
@@ -298,8 +302,11 @@ class Work:
             if isinstance(cause, UsageError):
                 raise cause from None
             self.store.put_record(replace(broken, error=reason(cause), spent=merged(till.meter.counts)))
-        else:
-            self.store.drop_record(broken.key)  # it broke on an earlier start
+        else:  # what an earlier start ended on, a failure or another variant, is not what this case comes to
+            old = [broken.key] if till.meter.exhausted else self.earlier.get(case_of(broken), [])
+            for key in old:
+                if key not in at_work.keys:
+                    self.store.drop_record(key)
         if till.meter.exhausted:
             self._exhausted(broken, till)
 
@@ -316,6 +323,7 @@ class Work:
                     attempt = replace(attempt, queries=max(1, own + searched))
                 name = open_.model.name
                 record = replace(blank(record_key(name, attempt), name, attempt), index=index, spent=search)
+                open_.keys.add(record.key)
                 group.create_task(self._attempt(attempt, record, open_))
                 index += 1
         except BudgetSpent:
@@ -411,6 +419,11 @@ def record_key(model: str, attempt: Attempt) -> str:
     behavior = attempt.behavior
     parts = (model, attempt.attack, attempt.variant, behavior.task, behavior.id, str(attempt.seed))
     return "/".join(parts)
+
+
+def case_of(record: Record) -> Hashable:
+    """What the attempts of one case share."""
+    return record.model, record.attack, record.task, record.behavior, record.seed
 
 
 def blank(key: str, model: str, attempt: Attempt) -> Record:

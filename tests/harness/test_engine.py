@@ -333,3 +333,28 @@ def test_harmless_twins_are_asked_under_every_attack_and_counted_apart(do: Do) -
     assert asked == {(e, a): 2 for e in ("refuse", "comply") for a in ("direct", "completion")}
     answered = {m.group.get("attack", "direct"): m.n for m in done.metrics if m.name == "answered"}
     assert answered == {"direct": 2, "completion": 2}
+
+
+@pytest.mark.parametrize("attack", ["best_of_n", "adaptive_prefill"])
+def test_a_search_that_ends_elsewhere_once_its_failure_is_mended_leaves_one_record(
+    do: Do, monkeypatch: pytest.MonkeyPatch, attack: str
+) -> None:
+    from harness.errors import ModelError
+    from harness.models.scripted import Scripted
+
+    answer, calls = Scripted.generate, iter(range(10_000))
+
+    async def flaky(self: Scripted, prompt, sampling):  # type: ignore[no-untyped-def]
+        if next(calls) % 3 == 1:
+            raise ModelError("down")
+        return await answer(self, prompt, sampling)
+
+    settings = {"attacks": f"direct,{attack}", "set": ["best_of_n.stop_on_success=true"], "limit": 3}
+    with monkeypatch.context() as patch:
+        patch.setattr(Scripted, "generate", flaky)
+        before = do("scripted:refuse", **settings)
+    after = do("scripted:refuse", **settings)
+    was, now = ({(r.behavior, r.variant) for r in run.records if r.attack == attack} for run in (before, after))
+    assert now - was  # some ended elsewhere
+    assert (asr(after, attack).n, asr(after, attack).n_error, asr(after, "direct").n) == (3, 0, 3)
+    assert len(after.records) == len(load(after.folder).records) == 6
