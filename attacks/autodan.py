@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary
 
 from attacks.breeding import SLOT, crossed, learned, one_slot, roulette, swapped
 from attacks.bundled import check_count, fill, load_role_plays, load_scenes
-from attacks.gcg_group import repay
+from attacks.gcg_group import leave_room, repay
 from attacks.gcg_search import Tokens, target_loss, tokens_of
 from attacks.packed import Packed, Row, packed, turn
 from attacks.refine import generate
@@ -137,7 +137,8 @@ class AutoDan(Attack):
 
     async def attempts(self, behavior: Behavior, context: Context) -> AsyncIterator[Attempt]:
         """Two attempts: the best seed, and the best of all that was bred."""
-        scenes = self.scenes(behavior)
+        scenes, longest = self.scenes(behavior), max(self.seeds(), key=len)
+        leave_room(context, Prompt.chat(behavior.request + 2 * longest))  # crossing makes some prompts longer
         whose = "train" if self.train else behavior.id
         about = sha([context.target.name, scenes, context.seed, asdict(self), self.seeds()])
         key = f"{self.name}/{whose}/{about}"
@@ -196,7 +197,7 @@ class Evolution:
     key: str
     fitness: Fitness | None = None
     words: dict[str, float] = field(default_factory=dict)
-    last: dict[str, float] = field(default_factory=dict)  # what the last generation's losses cost
+    dearest: dict[str, float] = field(default_factory=dict)  # the most that a generation's losses have cost
 
     async def run(self) -> dict[str, Any]:
         """All generations: the best seed, the best prompt and what they cost, as JSON."""
@@ -208,9 +209,9 @@ class Evolution:
             losses = await self.losses(generation, population)
             if generation == 0:
                 seed = min(zip(losses[:seeds], population, strict=False))[1]
-                paid = {name: round(n * seeds / len(population), 3) for name, n in self.last.items()}
+                paid = {name: round(n * seeds / len(population), 3) for name, n in self.dearest.items()}
             best = min(best, *zip(losses, population, strict=True))
-            if generation == self.attack.steps or not meter.allows(self.last):
+            if generation == self.attack.steps or not meter.allows(self.dearest):
                 break
             population = await self.next(generation, population, losses)
         bred = {name: n - paid.get(name, 0) for name, n in meter.counts.items()} | {"generations": generation}
@@ -246,9 +247,9 @@ class Evolution:
                 self.context.memo.put(f"{self.key}/{generation}", kept)
         losses, tokens, seconds, _ = json.loads(kept)
         self.fitness.known.update(zip(population, losses, strict=True))
-        self.last = {"target_tokens": tokens, "seconds": seconds}
-        for name, n in self.last.items():
+        for name, n in (("target_tokens", tokens), ("seconds", seconds)):
             self.context.meter.add(name, n)
+            self.dearest[name] = max(n, self.dearest.get(name, 0))
         return list(losses)
 
     def open(self) -> Fitness:

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, ClassVar
 
 from attacks.bundled import check_count, load_scenes
-from attacks.gcg_group import Member, repay, search_together, waiting
+from attacks.gcg_group import Member, leave_room, repay, search_together, waiting
 from attacks.gcg_search import Search, Settings, tokens_of
 from attacks.packed import packed, turn
 from harness.errors import DataError, ModelError, UnknownName
@@ -66,7 +66,8 @@ class Gcg(Attack):
 
     async def attempts(self, behavior: Behavior, context: Context) -> AsyncIterator[Attempt]:
         """Two attempts: the first suffix, and the best."""
-        lines = self.lines(behavior)
+        lines, init = self.lines(behavior), self.settings(context.seed).init
+        leave_room(context, Prompt.chat(behavior.request + 4 * init))  # tokens that are found are longer than the first
         about = sha([context.target.name, lines, asdict(self.settings(context.seed))])
         key = f"{self.name}/{'train' if self.train else behavior.id}/{about}"
         found = await self.found(key, lines, context)

@@ -174,3 +174,9 @@ def test_a_target_of_the_attack_stands_for_the_behaviors_own() -> None:
 def test_common_beginnings() -> None:
     assert common([[1, 2, 3], [1, 2, 4], [1, 2]]) == 2
     assert common([[1], [2]]) == 0
+
+
+def test_rephrasing_leaves_two_queries_for_the_best_seed_and_the_best_of_all() -> None:
+    ctx = context(open_model(), helper(), limits={"queries": 5})
+    _, bred = run(AutoDan(size=30, steps=0), ctx, BEHAVIOR)  # 24 seeds and 6 rephrasings
+    assert bred.spent["attacker_queries"] == 3
