@@ -60,6 +60,7 @@ class BestOfN(Attack):
     """
 
     name: ClassVar[str] = "best_of_n"
+    ends_on_one: ClassVar[bool] = True
 
     n: int = 16  # the paper goes to 10,000
     sigma: float = 0.4  # how much is changed, 0 to 1

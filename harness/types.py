@@ -346,6 +346,7 @@ class Attack(Protocol):
 
     name: ClassVar[str]
     needs: ClassVar[frozenset[Capability]] = frozenset({"chat"})
+    ends_on_one: ClassVar[bool] = False  # may search, and yield the variant it ended on: no sample of that variant
 
     def attempts(self, behavior: Behavior, context: Context) -> AsyncIterator[Attempt]:
         """Yields the attempts to complete and judge; the same ones in the same order for the same seed."""
