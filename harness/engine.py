@@ -55,6 +55,7 @@ from harness.types import (
 )
 
 WINDOW = 512  # cases open at once: enough to keep any batch full, few enough to stay small
+ROOM = 8 * WINDOW  # attempts open at once, of all cases together
 REPORTS = ("pdf", "html", "markdown")
 
 
@@ -216,6 +217,7 @@ class Work:
     others: list[Remembered] = field(default_factory=list)  # attacker, judge and reference, each once
     limits: dict[str, float] = field(init=False)
     seconds: dict[str, float] = field(default_factory=dict)
+    room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(ROOM))  # for another attempt
     earlier: dict[Hashable, list[str]] = field(default_factory=dict)  # by case, the records of earlier starts
 
     def __post_init__(self) -> None:
@@ -324,7 +326,9 @@ class Work:
                 name = open_.model.name
                 record = replace(blank(record_key(name, attempt), name, attempt), index=index, spent=search)
                 open_.keys.add(record.key)
-                group.create_task(self._attempt(attempt, record, open_))
+                await self.room.acquire()
+                task = group.create_task(self._attempt(attempt, record, open_))
+                task.add_done_callback(lambda _: self.room.release())
                 index += 1
         except BudgetSpent:
             open_.till.meter.exhausted = True

@@ -358,3 +358,25 @@ def test_a_search_that_ends_elsewhere_once_its_failure_is_mended_leaves_one_reco
     assert now - was  # some ended elsewhere
     assert (asr(after, attack).n, asr(after, attack).n_error, asr(after, "direct").n) == (3, 0, 3)
     assert len(after.records) == len(load(after.folder).records) == 6
+
+
+def test_attempts_are_made_as_there_is_room_for_them_and_wait_for_nothing_else(
+    do: Do, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from harness.models.scripted import Scripted
+
+    answer, most = Scripted.generate, 0
+
+    async def counted(self: Scripted, prompt: Any, sampling: Any) -> Any:
+        nonlocal most
+        most = max(most, len(asyncio.all_tasks()))
+        return await answer(self, prompt, sampling)
+
+    monkeypatch.setattr("harness.engine.ROOM", 4)
+    monkeypatch.setattr(Scripted, "generate", counted)
+    run = do("scripted:refuse", "a", attacks="best_of_n", set=["best_of_n.n=50"])
+    assert len(run.records) == 450
+    assert most <= 1 + 9 + 2 * 4  # the run, a worker a case, and four attempts with their requests
+    monkeypatch.setattr("harness.engine.ROOM", 1)
+    settings = {"attacks": "best_of_n,adaptive_prefill,prefill", "budget": "queries=4", "limit": 2}
+    assert do("scripted:refuse", "b", **settings).info["status"] == "complete"
