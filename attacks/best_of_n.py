@@ -85,8 +85,9 @@ class BestOfN(Attack):
             samples = [self._sample(behavior, context, number) for number in numbers]
             results = await asyncio.gather(*(tried(self, sample, context) for sample in samples))
             seen += [result for result in results if result]
-        best = max(seen, key=lambda one: one.rank).attempt if seen else self._sample(behavior, context, 0)
-        yield replace(best, queries=max(1, len(seen)))
+        first = next((one for one in seen if one.won), None)
+        best = first or max(seen, key=lambda one: one.rank, default=None)
+        yield replace(best.attempt if best else self._sample(behavior, context, 0), queries=max(1, len(seen)))
 
     def _sample(self, behavior: Behavior, context: Context, number: int) -> Attempt:
         rng = context.rng(self.name, behavior.id, number)
