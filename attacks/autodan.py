@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
 from attacks.breeding import SLOT, crossed, learned, one_slot, roulette, swapped
-from attacks.bundled import check_count, fill, load_role_plays, load_scenes
+from attacks.bundled import check_count, check_number, fill, load_role_plays, load_scenes
 from attacks.gcg_group import leave_room, repay
 from attacks.gcg_search import Tokens, target_loss, tokens_of
 from attacks.packed import Packed, Row, packed, turn
@@ -127,6 +127,8 @@ class AutoDan(Attack):
             ("sentences_every", 1),
         ):
             check_count(name, getattr(self, name), least=least)
+        for name in ("elites", "crossover", "mutation"):
+            check_number(name, getattr(self, name), most=1)
         self.seeds()  # a missing file is said before anything is spent
         if self.train:
             load_scenes(self.train)

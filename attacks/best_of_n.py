@@ -15,9 +15,8 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from attacks.bundled import check_count
+from attacks.bundled import check_count, check_number
 from attacks.search import Tried, tried
-from harness.errors import UsageError
 from harness.types import Attack, Attempt, Behavior, Context, Prompt
 
 
@@ -70,8 +69,7 @@ class BestOfN(Attack):
     def __post_init__(self) -> None:
         check_count("n", self.n, least=1)
         check_count("batch", self.batch, least=1)
-        if not 0 <= self.sigma <= 1:
-            raise UsageError(f"sigma is {self.sigma!r}; it must lie between 0 and 1")
+        check_number("sigma", self.sigma, most=1)
 
     async def attempts(self, behavior: Behavior, context: Context) -> AsyncIterator[Attempt]:
         """One attempt a sample, or the one the search ended on."""
