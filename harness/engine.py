@@ -29,6 +29,7 @@ from harness.models.remember import Remembered
 from harness.plan import (
     Case,
     Plan,
+    check_attacker,
     check_labels,
     make_judge,
     make_plan,
@@ -95,11 +96,13 @@ async def run_async(
         stack.push_async_callback(close_all, opened)
         targets = opened[1:] if spec.skip_base else opened
         plan = make_plan(spec, targets)
-        attacker = await open_helper("attacker", spec, opened, purse)
-        judging = await open_helper("judge", spec, opened, purse)
-        reference = await open_reference(spec, plan, opened, purse)
-        helpers = [m for m in (attacker, judging, reference) if m is not None and m not in opened]
+        found: dict[tuple[str, str, str], Model] = {}
+        attacker = await open_helper("attacker", spec, opened, purse, found)
+        judging = await open_helper("judge", spec, opened, purse, found)
+        reference = await open_reference(spec, plan, opened, purse, found)
+        helpers = list(found.values())
         stack.push_async_callback(close_all, helpers)
+        check_attacker(plan, attacker, targets)
         check_labels([*opened, *helpers])
         store = stack.enter_context(Store(folder))
         prices = {m.name: price for m in [*opened, *helpers] if (price := getattr(m, "price", None))}

@@ -380,3 +380,33 @@ def test_attempts_are_made_as_there_is_room_for_them_and_wait_for_nothing_else(
     monkeypatch.setattr("harness.engine.ROOM", 1)
     settings = {"attacks": "best_of_n,adaptive_prefill,prefill", "budget": "queries=4", "limit": 2}
     assert do("scripted:refuse", "b", **settings).info["status"] == "complete"
+
+
+def test_an_attack_that_needs_an_attacker_of_its_own_is_refused_before_anything_is_sent(
+    do: Do, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from harness.models.scripted import Scripted
+
+    parse, can = Scripted.parse, Scripted.parse("scripted:refuse").can
+    monkeypatch.setattr(
+        Scripted, "parse", lambda ref: replace(parse(ref), can=can if "comply" in ref else can | {"weights"})
+    )
+    # the target itself, by default and by name, and a model without weights
+    for settings in ({}, {"attacker": "scripted:refuse"}, {"attacker": "scripted:comply"}):
+        with pytest.raises(UsageError, match="'probe_sampling' needs an attacker of its own that can do weights"):
+            do("scripted:refuse", attacks="direct,probe_sampling", **settings)
+
+
+def test_a_model_in_two_roles_is_opened_once(do: Do, monkeypatch: pytest.MonkeyPatch) -> None:
+    from harness.models.scripted import Scripted
+
+    opened, closed, parse = [], [], Scripted.parse
+    monkeypatch.setattr(Scripted, "parse", lambda ref: opened.append(ref) or parse(ref))
+
+    async def close(self: Scripted) -> None:
+        closed.append(self.name)
+
+    monkeypatch.setattr(Scripted, "close", close)
+    do("scripted:refuse", attacks="direct", attacker="scripted:comply", judge_model="scripted:comply", limit=1)
+    assert opened == ["scripted:refuse", "scripted:comply"]
+    assert sorted(closed) == sorted(opened)
