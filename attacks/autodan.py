@@ -37,6 +37,7 @@ class Fitness:
         self.model, self.tokens, self.scenes = model, tokens, scenes
         self.known: dict[str, float] = {}
         self.vectors: dict[str, Any] = {}
+        self.pairs: dict[tuple[str, str], bool] = {}
 
     def losses(self, population: Sequence[str]) -> list[float]:
         """The loss of each prompt, in order."""
@@ -75,15 +76,20 @@ class Fitness:
         return losses
 
     def near(self, one: str, other: str) -> bool:
-        """Whether the model's own embeddings of two words point the same way."""
+        """Whether the model's own embeddings of two words point the same way; worked out once a pair."""
+        if (one, other) not in self.pairs:
+            self.pairs[one, other] = bool(self.vector(one) @ self.vector(other) > NEAR)
+        return self.pairs[one, other]
+
+    def vector(self, word: str) -> Any:
+        """The direction of a word's embedding, on the CPU: pairs are too small to go to another device one by one."""
         import torch
 
-        for word in (one, other):
-            if word not in self.vectors:
-                ids = torch.tensor(self.tokens.encode(" " + word), device=self.model.device)
-                vector = self.model.embed(ids).float().mean(0)
-                self.vectors[word] = vector / vector.norm()
-        return bool(self.vectors[one] @ self.vectors[other] > NEAR)
+        if word not in self.vectors:
+            ids = torch.tensor(self.tokens.encode(" " + word), device=self.model.device)
+            vector = self.model.embed(ids).float().mean(0).cpu()
+            self.vectors[word] = vector / vector.norm()
+        return self.vectors[word]
 
 
 def common(rows: Sequence[Sequence[int]]) -> int:
