@@ -198,10 +198,10 @@ def convert(kind: Any, value: Any, name: str) -> Any:
         inner = next(k for k in typing.get_args(kind) if k is not type(None))
         return None if value in (None, "none", "") else convert(inner, value, name)
     if origin is tuple:
-        if isinstance(value, str):
-            value = (
-                json_list(value, name) if value.lstrip().startswith("[") else value.split(",") if value.strip() else []
-            )
+        if isinstance(value, str) and value.lstrip().startswith("["):
+            value = json_list(value, name)
+        elif isinstance(value, str):
+            value = value.split(",") if value.strip() else []
         if not isinstance(value, (list, tuple)):
             raise UsageError(f"{name}: {value!r} is no list")
         value = [] if [str(v).strip() for v in value] == ["none"] else value
