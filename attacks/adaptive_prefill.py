@@ -34,6 +34,7 @@ class AdaptivePrefill(Attack):
 
     name: ClassVar[str] = "adaptive_prefill"
     needs: ClassVar[frozenset[Capability]] = frozenset({"chat", "prefill"})
+    ends_on_one: ClassVar[bool] = True
 
     depths: tuple[int, ...] = (0, 5, 20, 80)
     openings: tuple[str, ...] = (

@@ -16,8 +16,8 @@ from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
 from attacks.breeding import SLOT, crossed, learned, one_slot, roulette, swapped
-from attacks.bundled import check_count, fill, load_role_plays, load_scenes
-from attacks.gcg_group import repay
+from attacks.bundled import check_count, check_number, fill, load_role_plays, load_scenes
+from attacks.gcg_group import leave_room, repay
 from attacks.gcg_search import Tokens, target_loss, tokens_of
 from attacks.packed import Packed, Row, packed, turn
 from attacks.refine import generate
@@ -37,6 +37,7 @@ class Fitness:
         self.model, self.tokens, self.scenes = model, tokens, scenes
         self.known: dict[str, float] = {}
         self.vectors: dict[str, Any] = {}
+        self.pairs: dict[tuple[str, str], bool] = {}
 
     def losses(self, population: Sequence[str]) -> list[float]:
         """The loss of each prompt, in order."""
@@ -75,15 +76,20 @@ class Fitness:
         return losses
 
     def near(self, one: str, other: str) -> bool:
-        """Whether the model's own embeddings of two words point the same way."""
+        """Whether the model's own embeddings of two words point the same way; worked out once a pair."""
+        if (one, other) not in self.pairs:
+            self.pairs[one, other] = bool(self.vector(one) @ self.vector(other) > NEAR)
+        return self.pairs[one, other]
+
+    def vector(self, word: str) -> Any:
+        """The direction of a word's embedding, on the CPU: pairs are too small to go to another device one by one."""
         import torch
 
-        for word in (one, other):
-            if word not in self.vectors:
-                ids = torch.tensor(self.tokens.encode(" " + word), device=self.model.device)
-                vector = self.model.embed(ids).float().mean(0)
-                self.vectors[word] = vector / vector.norm()
-        return bool(self.vectors[one] @ self.vectors[other] > NEAR)
+        if word not in self.vectors:
+            ids = torch.tensor(self.tokens.encode(" " + word), device=self.model.device)
+            vector = self.model.embed(ids).float().mean(0).cpu()
+            self.vectors[word] = vector / vector.norm()
+        return self.vectors[word]
 
 
 def common(rows: Sequence[Sequence[int]]) -> int:
@@ -127,6 +133,8 @@ class AutoDan(Attack):
             ("sentences_every", 1),
         ):
             check_count(name, getattr(self, name), least=least)
+        for name in ("elites", "crossover", "mutation"):
+            check_number(name, getattr(self, name), most=1)
         self.seeds()  # a missing file is said before anything is spent
         if self.train:
             load_scenes(self.train)
@@ -137,7 +145,8 @@ class AutoDan(Attack):
 
     async def attempts(self, behavior: Behavior, context: Context) -> AsyncIterator[Attempt]:
         """Two attempts: the best seed, and the best of all that was bred."""
-        scenes = self.scenes(behavior)
+        scenes, longest = self.scenes(behavior), max(self.seeds(), key=len)
+        leave_room(context, Prompt.chat(behavior.request + 2 * longest))  # crossing makes some prompts longer
         whose = "train" if self.train else behavior.id
         about = sha([context.target.name, scenes, context.seed, asdict(self), self.seeds()])
         key = f"{self.name}/{whose}/{about}"
@@ -196,7 +205,7 @@ class Evolution:
     key: str
     fitness: Fitness | None = None
     words: dict[str, float] = field(default_factory=dict)
-    last: dict[str, float] = field(default_factory=dict)  # what the last generation's losses cost
+    dearest: dict[str, float] = field(default_factory=dict)  # the most that a generation's losses have cost
 
     async def run(self) -> dict[str, Any]:
         """All generations: the best seed, the best prompt and what they cost, as JSON."""
@@ -208,9 +217,9 @@ class Evolution:
             losses = await self.losses(generation, population)
             if generation == 0:
                 seed = min(zip(losses[:seeds], population, strict=False))[1]
-                paid = {name: round(n * seeds / len(population), 3) for name, n in self.last.items()}
+                paid = {name: round(n * seeds / len(population), 3) for name, n in self.dearest.items()}
             best = min(best, *zip(losses, population, strict=True))
-            if generation == self.attack.steps or not meter.allows(self.last):
+            if generation == self.attack.steps or not meter.allows(self.dearest):
                 break
             population = await self.next(generation, population, losses)
         bred = {name: n - paid.get(name, 0) for name, n in meter.counts.items()} | {"generations": generation}
@@ -246,9 +255,9 @@ class Evolution:
                 self.context.memo.put(f"{self.key}/{generation}", kept)
         losses, tokens, seconds, _ = json.loads(kept)
         self.fitness.known.update(zip(population, losses, strict=True))
-        self.last = {"target_tokens": tokens, "seconds": seconds}
-        for name, n in self.last.items():
+        for name, n in (("target_tokens", tokens), ("seconds", seconds)):
             self.context.meter.add(name, n)
+            self.dearest[name] = max(n, self.dearest.get(name, 0))
         return list(losses)
 
     def open(self) -> Fitness:

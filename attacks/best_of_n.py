@@ -15,9 +15,8 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from attacks.bundled import check_count
+from attacks.bundled import check_count, check_number
 from attacks.search import Tried, tried
-from harness.errors import UsageError
 from harness.types import Attack, Attempt, Behavior, Context, Prompt
 
 
@@ -60,6 +59,7 @@ class BestOfN(Attack):
     """
 
     name: ClassVar[str] = "best_of_n"
+    ends_on_one: ClassVar[bool] = True
 
     n: int = 16  # the paper goes to 10,000
     sigma: float = 0.4  # how much is changed, 0 to 1
@@ -69,8 +69,7 @@ class BestOfN(Attack):
     def __post_init__(self) -> None:
         check_count("n", self.n, least=1)
         check_count("batch", self.batch, least=1)
-        if not 0 <= self.sigma <= 1:
-            raise UsageError(f"sigma is {self.sigma!r}; it must lie between 0 and 1")
+        check_number("sigma", self.sigma, most=1)
 
     async def attempts(self, behavior: Behavior, context: Context) -> AsyncIterator[Attempt]:
         """One attempt a sample, or the one the search ended on."""
@@ -84,8 +83,9 @@ class BestOfN(Attack):
             samples = [self._sample(behavior, context, number) for number in numbers]
             results = await asyncio.gather(*(tried(self, sample, context) for sample in samples))
             seen += [result for result in results if result]
-        best = max(seen, key=lambda one: one.rank).attempt if seen else self._sample(behavior, context, 0)
-        yield replace(best, queries=max(1, len(seen)))
+        first = next((one for one in seen if one.won), None)
+        best = first or max(seen, key=lambda one: one.rank, default=None)
+        yield replace(best.attempt if best else self._sample(behavior, context, 0), queries=max(1, len(seen)))
 
     def _sample(self, behavior: Behavior, context: Context, number: int) -> Attempt:
         rng = context.rng(self.name, behavior.id, number)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -112,6 +113,14 @@ def check_count(option: str, value: object, *, least: int, most: int | None = No
     if isinstance(value, bool) or not isinstance(value, int) or value < least or (most is not None and value > most):
         span = f"of {least} or more" if most is None else f"from {least} to {most}"
         raise UsageError(f"{option} is {value!r}; it must be a whole number {span}")
+
+
+def check_number(option: str, value: object, *, most: float | None = None, zero: bool = True) -> None:
+    """Raises UsageError unless `value` is a number from 0 to `most`, or of any finite size; without `zero`, above 0."""
+    fits = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < math.inf
+    if not fits or (most is not None and value > most) or not (value or zero):  # type: ignore[operator]
+        span = "of 0 or more" if zero else "above 0"
+        raise UsageError(f"{option} is {value!r}; it must be a number {span}" + (f", at most {most:g}" if most else ""))
 
 
 def counts(option: str, value: object, *, least: int) -> tuple[int, ...]:

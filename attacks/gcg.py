@@ -13,11 +13,11 @@ from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, ClassVar
 
-from attacks.bundled import check_count, load_scenes
-from attacks.gcg_group import Member, repay, search_together, waiting
+from attacks.bundled import check_count, check_number, load_scenes
+from attacks.gcg_group import Member, leave_room, repay, search_together, waiting
 from attacks.gcg_search import Search, Settings, tokens_of
 from attacks.packed import packed, turn
-from harness.errors import DataError, ModelError, UnknownName
+from harness.errors import DataError, ModelError, UnknownName, UsageError
 from harness.types import Attack, Attempt, Behavior, Capability, Context, Prompt, sha
 
 PRESETS: dict[str, Settings] = {
@@ -56,6 +56,10 @@ class Gcg(Attack):
         for name, least in (("steps", 0), ("width", 1), ("topk", 1), ("buffer", 0)):
             if (value := getattr(self, name)) is not None:
                 check_count(name, value, least=least)
+        if self.mellowmax is not None:
+            check_number("mellowmax", self.mellowmax)
+        if self.init is not None and not self.init.strip():
+            raise UsageError("init is blank; the search starts from its tokens", hint="gcg.init='! ! ! !'")
         if self.train:
             load_scenes(self.train)  # said before anything is spent
 
@@ -66,7 +70,8 @@ class Gcg(Attack):
 
     async def attempts(self, behavior: Behavior, context: Context) -> AsyncIterator[Attempt]:
         """Two attempts: the first suffix, and the best."""
-        lines = self.lines(behavior)
+        lines, init = self.lines(behavior), self.settings(context.seed).init
+        leave_room(context, Prompt.chat(behavior.request + 4 * init))  # tokens that are found are longer than the first
         about = sha([context.target.name, lines, asdict(self.settings(context.seed))])
         key = f"{self.name}/{'train' if self.train else behavior.id}/{about}"
         found = await self.found(key, lines, context)

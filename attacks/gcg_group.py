@@ -14,8 +14,9 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from attacks.gcg_search import Search, Step
+from harness.budget import estimate
 from harness.errors import UsageError
-from harness.types import Context, Meter
+from harness.types import Context, Meter, Prompt
 
 _QUEUES: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Hashable, dict[str, Member]]] = WeakKeyDictionary()
 
@@ -43,9 +44,9 @@ class Member:
         return None if told is None else Step(**json.loads(told))
 
     def goes_on(self) -> bool:
-        """Whether there is another step to make, and the budget has room for one like the last."""
+        """Whether there is another step to make, and the budget has room for one like the dearest so far."""
         steps, meter = self.at.steps, self.context.meter
-        return not self.at.done and meter.allows(cost(steps[-1]) if steps else {})
+        return not self.at.done and meter.allows(cost(max(steps, key=lambda step: step.tokens)) if steps else {})
 
     def result(self) -> dict[str, Any]:
         """The first and the best suffix as text, and what they cost."""
@@ -68,6 +69,12 @@ def cost(step: Step) -> dict[str, float]:
     """What a step has cost, by the names of a meter."""
     told = {"target_tokens": step.tokens, "attacker_tokens": step.drafted, "seconds": step.seconds}
     return {name: n for name, n in told.items() if n}
+
+
+def leave_room(context: Context, longest: Prompt) -> None:
+    """Leaves room in a search's budget for two requests of this length: where it began, and what it found."""
+    each = context.sampling.max_tokens + estimate(longest)
+    context.meter.keep.update(target_queries=2.0, target_tokens=2.0 * each)
 
 
 def repay(meter: Meter, spent: Mapping[str, float]) -> None:

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from attacks.bundled import check_count
+from attacks.bundled import check_count, check_number
 from attacks.refine import (
     APPROACHES,
     FIRST,
@@ -59,6 +59,8 @@ class Pair(Attack):
             check_count(name, getattr(self, name), least=0)
         for name in ("tries", "memory", "attacker_tokens", "target_tokens"):
             check_count(name, getattr(self, name), least=1)
+        check_number("temperature", self.temperature)
+        check_number("top_p", self.top_p, most=1, zero=False)
 
     @property
     def size(self) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from attacks.gcg import Gcg
 from attacks.gcg_search import Job, Scene, Search, Settings, Step, Tokens, averaged, scores, tokens_of
 from attacks.packed import Packed, packed
 from harness.errors import UsageError
-from harness.types import Context
+from harness.types import Capability, Context
 
 Tensor: TypeAlias = Any
 
@@ -103,6 +103,7 @@ class ProbeSampling(Gcg):
     """GCG's steps with a draft model, the attacker, that picks what the target scores."""
 
     name: ClassVar[str] = "probe_sampling"
+    attacker_needs: ClassVar[frozenset[Capability]] = frozenset({"weights"})
 
     def open(self, lines: list[tuple[str, str]], context: Context) -> Search:
         """A search at its start. Raises UsageError when the attacker has no weights or is the target itself."""

@@ -13,7 +13,8 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from harness.errors import BudgetSpent, HarnessError, ModelError
+from harness.errors import BudgetSpent, HarnessError, ModelError, UsageError
+from harness.judges.score import told
 from harness.types import Attempt, Behavior, Completion, Context, Judgement, Message, Meter, Model, Prompt, Sampling
 
 T = TypeVar("T")
@@ -198,11 +199,8 @@ async def play(attack: str, behavior: Behavior, context: Context, played: Round,
         meter.add("broken_rounds")
         return replace(played, error=f"target: {err}")
     attempt = Attempt(behavior=behavior, attack=attack, prompt=prompt, seed=context.seed, queries=meter.queries)
-    try:
-        verdict = await patiently(lambda: context.judge.judge(attempt, done, done.text))
-    except HarnessError as err:
-        meter.add("unscored_rounds")
-        return replace(played, reply=done.text, error=f"judge: {err}")
+    judge = context.judge
+    verdict = await told(judge.name, patiently, lambda: judge.judge(attempt, done, done.text))
     meter.add("unscored_rounds", verdict.label == "unscored")
     return replace(played, reply=done.text, verdict=verdict)
 
@@ -210,10 +208,13 @@ async def play(attack: str, behavior: Behavior, context: Context, played: Round,
 async def guarded(round_: Awaitable[Round], order: tuple[int, int], meter: Meter) -> Round:
     """Awaits a round; one that breaks comes back as a round with its error. No other round sees it.
 
+    Raises UsageError: what the user has to mend ends the run, as everywhere.
     A round that the budget ended is no broken one: its error says so, and `meter.exhausted` is set.
     """
     try:
         return await round_
+    except UsageError:
+        raise
     except BudgetSpent as err:
         return Round(order=order, error=str(err))
     except ModelError as err:

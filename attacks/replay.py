@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 from harness import registry
 from harness.data.runs import read as replies
-from harness.errors import DataError, HarnessError, UsageError
+from harness.errors import DataError, HarnessError, UnknownName, UsageError
 from harness.store import load
 from harness.types import Attack, Attempt, Behavior, Capability, Context, Label
 
@@ -66,8 +66,7 @@ class Replay(Attack):
 
     def label(self, found: Found) -> str:
         """Where a prompt is from."""
-        seeds = {f.attempt.seed for prompts in source(self.run).values() for f in prompts}
-        seed = f"#{found.attempt.seed}" if len(seeds) > 1 else ""
+        seed = f"#{found.attempt.seed}" if len(seeds(self.run)) > 1 else ""
         return f"{found.attempt.attack}:{found.attempt.variant}{seed}@{found.model}"
 
     def prompts(self, behavior: Behavior) -> list[Found]:
@@ -87,10 +86,15 @@ class Replay(Attack):
     def describe(self, behaviors: Sequence[Behavior], can: Collection[Capability]) -> dict[str, Any]:
         """The source run, what of it is replayed, how that did there, and what has no counterpart.
 
-        Raises UsageError without a run, DataError when it can't be read or nothing in it fits.
+        Raises UsageError without a run, UnknownName for an attack that it lacks, DataError when it can't be read or
+        nothing in it fits.
         """
         if not self.run:
             raise UsageError("replay needs a run to take prompts from", hint="--from-run RUN")
+        known = {f.attempt.attack for prompts in source(self.run).values() for f in prompts}
+        for name in self.attacks:
+            if name not in known:
+                raise UnknownName(f"attack of {self.run}:", name, known)
         matched = {b.id: prompts for b in behaviors if (prompts := self.prompts(b))}
         chosen = [f for prompts in matched.values() for f in prompts]
         fitting = [f for f in chosen if f.attempt.prompt.needs <= set(can)]
@@ -136,6 +140,12 @@ def source(folder: str) -> dict[str, list[Found]]:
         if reply.record.expect == "refuse" and reply.completion is not None:
             found[reply.record.behavior].append(Found(reply.attempt, reply.record.model, labels[reply.record.key]))
     return dict(found)
+
+
+@functools.lru_cache(maxsize=4)
+def seeds(folder: str) -> frozenset[int]:
+    """The seeds of a run's prompts."""
+    return frozenset(found.attempt.seed for prompts in source(folder).values() for found in prompts)
 
 
 @functools.lru_cache(maxsize=4)

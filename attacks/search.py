@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from harness.errors import BudgetSpent, ModelError
+from harness.judges.score import told
 from harness.types import Attack, Attempt, Context, Judgement
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tried:
-    """An attempt and its verdict; None where the model or the judge failed."""
+    """An attempt and its verdict; None where the model failed."""
 
     attempt: Attempt
     judgement: Judgement | None
@@ -43,9 +44,10 @@ async def tried(attack: Attack, attempt: Attempt, context: Context) -> Tried | N
     """Sends one attempt, with the run's own sampling, and has the reply judged; None where the budget forbids it."""
     try:
         completion = await context.target.generate(attempt.prompt, context.sampling)
-        judgement = await context.judge.judge(attempt, completion, attack.read(attempt, completion.text))
     except BudgetSpent:
         return None
     except ModelError:
         return Tried(attempt=attempt, judgement=None)
+    said, judge = attack.read(attempt, completion.text), context.judge
+    judgement = await told(judge.name, judge.judge, attempt, completion, said)
     return Tried(attempt=attempt, judgement=judgement)

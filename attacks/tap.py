@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from attacks.bundled import check_count
+from attacks.bundled import check_count, check_number
 from attacks.refine import (
     APPROACHES,
     FIRST,
@@ -66,6 +66,8 @@ class Tap(Attack):
     def __post_init__(self) -> None:
         for name in ("depth", "width", "branching", "tries", "memory", "attacker_tokens", "target_tokens"):
             check_count(name, getattr(self, name), least=1)
+        check_number("temperature", self.temperature)
+        check_number("top_p", self.top_p, most=1, zero=False)
 
     def budget(self) -> dict[str, int]:
         """The most calls one behavior can cost, by role, when no server asks to come back later."""

@@ -154,8 +154,10 @@ class Till:
         await self._admit(most, searching=searching)
         try:
             completion = await model.generate(prompt, sampling)
-        except BaseException:
+        except BaseException as err:
             self.meter.add(f"{role}_queries")  # it was made, whatever came of it
+            if isinstance(err, asyncio.CancelledError):  # under way: it was read, and what it wrote nobody knows
+                self.meter.add(f"{role}_tokens", estimate(prompt))
             raise
         finally:
             self._held.subtract(most)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -95,7 +97,9 @@ class RunSpec:
     max_tokens: int = setting(512, "longest reply, in tokens (the paper: 1024)")
     temperature: float = setting(0.0, "0: greedy, as in the paper")
     top_p: float = setting(1.0, "with a temperature: draw from the likeliest tokens that hold this much together")
-    set: tuple[str, ...] = setting((), "settings of attacks and judges: prefill.depths=0,20,80")
+    set: tuple[str, ...] = setting(
+        (), 'settings of attacks and judges: prefill.depths=0,20,80; items that hold commas as JSON: name=["a, b"]'
+    )
     base_url: str = setting("", "OpenAI-compatible endpoint that serves --model, such as http://localhost:8000/v1")
     api_key_env: str = setting("OPENAI_API_KEY", "environment variable that holds the key of --model's host")
     can: tuple[str, ...] = setting((), "what the endpoint can do beyond chat: raw, prefill, logprobs")
@@ -194,7 +198,9 @@ def convert(kind: Any, value: Any, name: str) -> Any:
         inner = next(k for k in typing.get_args(kind) if k is not type(None))
         return None if value in (None, "none", "") else convert(inner, value, name)
     if origin is tuple:
-        if isinstance(value, str):
+        if isinstance(value, str) and value.lstrip().startswith("["):
+            value = json_list(value, name)
+        elif isinstance(value, str):
             value = value.split(",") if value.strip() else []
         if not isinstance(value, (list, tuple)):
             raise UsageError(f"{name}: {value!r} is no list")
@@ -213,9 +219,19 @@ def convert(kind: Any, value: Any, name: str) -> Any:
     try:
         if part or isinstance(value, bool) or not isinstance(value, (str, int, float, Path)):
             raise TypeError
-        return kind(value)
+        if isinstance(converted := kind(value), float) and math.isnan(converted):
+            raise ValueError
+        return converted
     except (TypeError, ValueError) as err:
         raise UsageError(f"{name}: {value!r} is not {'text' if kind is str else kind.__name__}") from err
+
+
+def json_list(text: str, name: str) -> list[Any]:
+    """A list whose items may hold commas. Raises UsageError when it is no JSON."""
+    try:
+        return list(json.loads(text))
+    except ValueError as err:
+        raise UsageError(f"{name}: {text!r} is no JSON list: {err}", hint='["one, with a comma", "another"]') from err
 
 
 def make_spec(given: Mapping[str, Any]) -> RunSpec:

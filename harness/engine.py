@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -29,6 +29,7 @@ from harness.models.remember import Remembered
 from harness.plan import (
     Case,
     Plan,
+    check_attacker,
     check_labels,
     make_judge,
     make_plan,
@@ -55,6 +56,7 @@ from harness.types import (
 )
 
 WINDOW = 512  # cases open at once: enough to keep any batch full, few enough to stay small
+ROOM = 8 * WINDOW  # attempts open at once, of all cases together
 REPORTS = ("pdf", "html", "markdown")
 
 
@@ -94,11 +96,13 @@ async def run_async(
         stack.push_async_callback(close_all, opened)
         targets = opened[1:] if spec.skip_base else opened
         plan = make_plan(spec, targets)
-        attacker = await open_helper("attacker", spec, opened, purse)
-        judging = await open_helper("judge", spec, opened, purse)
-        reference = await open_reference(spec, plan, opened, purse)
-        helpers = [m for m in (attacker, judging, reference) if m is not None and m not in opened]
+        found: dict[tuple[str, str, str], Model] = {}
+        attacker = await open_helper("attacker", spec, opened, purse, found)
+        judging = await open_helper("judge", spec, opened, purse, found)
+        reference = await open_reference(spec, plan, opened, purse, found)
+        helpers = list(found.values())
         stack.push_async_callback(close_all, helpers)
+        check_attacker(plan, attacker, targets)
         check_labels([*opened, *helpers])
         store = stack.enter_context(Store(folder))
         prices = {m.name: price for m in [*opened, *helpers] if (price := getattr(m, "price", None))}
@@ -187,13 +191,14 @@ def write_reports(run: Run) -> Run:
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    """A case at work: what its attack may use, and where it pays."""
+    """A case at work: what its attack may use, where it pays, and the keys of the attempts that came of it."""
 
     case: Case
     model: Remembered
     context: Context
     till: Till
     bar: progress.Bar
+    keys: set[str] = field(default_factory=set)
 
 
 @dataclass(slots=True)
@@ -215,9 +220,13 @@ class Work:
     others: list[Remembered] = field(default_factory=list)  # attacker, judge and reference, each once
     limits: dict[str, float] = field(init=False)
     seconds: dict[str, float] = field(default_factory=dict)
+    room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(ROOM))  # for another attempt
+    earlier: dict[Hashable, list[str]] = field(default_factory=dict)  # by case, the records of earlier starts
 
     def __post_init__(self) -> None:
         """Wraps every model so that nothing is asked twice, and makes the judges."""
+        for record in self.store.records.values():
+            self.earlier.setdefault(case_of(record), []).append(record.key)
         self.limits = read_budget(self.spec.budget)
         self.models = [Remembered(m, self.store) for m in self.targets]
         self.helper = self._wrap(self.attacker)
@@ -299,8 +308,11 @@ class Work:
             if isinstance(cause, UsageError):
                 raise cause from None
             self.store.put_record(replace(broken, error=reason(cause), spent=merged(till.meter.counts)))
-        else:
-            self.store.drop_record(broken.key)  # it broke on an earlier start
+        else:  # what an earlier start ended on, a failure or another variant, is not what this case comes to
+            old = [broken.key] if till.meter.exhausted else self.earlier.get(case_of(broken), [])
+            for key in old:
+                if key not in at_work.keys:
+                    self.store.drop_record(key)
         if till.meter.exhausted:
             self._exhausted(broken, till)
 
@@ -317,7 +329,10 @@ class Work:
                     attempt = replace(attempt, queries=max(1, own + searched))
                 name = open_.model.name
                 record = replace(blank(record_key(name, attempt), name, attempt), index=index, spent=search)
-                group.create_task(self._attempt(attempt, record, open_))
+                open_.keys.add(record.key)
+                await self.room.acquire()
+                task = group.create_task(self._attempt(attempt, record, open_))
+                task.add_done_callback(lambda _: self.room.release())
                 index += 1
         except BudgetSpent:
             open_.till.meter.exhausted = True
@@ -419,6 +434,11 @@ def record_key(model: str, attempt: Attempt) -> str:
     behavior = attempt.behavior
     parts = (model, attempt.attack, attempt.variant, behavior.task, behavior.id, str(attempt.seed))
     return "/".join(parts)
+
+
+def case_of(record: Record) -> Hashable:
+    """What the attempts of one case share."""
+    return record.model, record.attack, record.task, record.behavior, record.seed
 
 
 def blank(key: str, model: str, attempt: Attempt) -> Record:

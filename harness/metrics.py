@@ -13,6 +13,8 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias, TypeVar
 
+from harness import registry
+from harness.errors import HarnessError
 from harness.stats.intervals import clustered, mean
 from harness.stats.resample import pass_at_k
 from harness.stats.winrate import length_controlled
@@ -67,7 +69,7 @@ def attack_metrics(model: str, records: Sequence[Record]) -> list[Metric]:
     for attack, part in split(records, lambda r: r.attack).items():
         metrics.append(tally("asr", part, complied, model=model, attack=attack))
         variants = {r.variant for r in part if r.label is not None}  # not that of an attack that broke
-        if len(variants) > 1:
+        if len(variants) > 1 and not picked(attack, part):
             metrics += [
                 tally("asr", those, complied, model=model, attack=attack, variant=variant)
                 for variant, those in split(part, lambda r: r.variant).items()
@@ -81,6 +83,16 @@ def attack_metrics(model: str, records: Sequence[Record]) -> list[Metric]:
     metrics.append(tally("refusal_first5", refusals(records), within(FIRST), model=model))
     metrics.append(given_before_refusal(model, records))
     return metrics
+
+
+def picked(attack: str, records: Iterable[Record]) -> bool:
+    """Whether a search chose the one variant of each case by its success, so that rates by variant tell nothing."""
+    try:
+        searches = registry.load("attack", attack).ends_on_one
+    except (HarnessError, AttributeError):  # of another program, or of a package that is not installed here
+        return False
+    cases = [(question(r), r.seed) for r in records if r.variant != BROKEN]
+    return bool(searches) and len(set(cases)) == len(cases)
 
 
 def benign_metrics(model: str, records: Sequence[Record]) -> list[Metric]:

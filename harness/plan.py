@@ -173,6 +173,15 @@ def spelled_out(given: Sequence[str], every: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for word in given for name in (every if word == "all" else (word,))))
 
 
+def check_attacker(plan: Plan, attacker: Model, targets: Sequence[Model]) -> None:
+    """Raises UsageError when an attack needs another attacker than the run has."""
+    for attack in plan.attacks:
+        lacking = attack.attacker_needs - (frozenset() if attacker in targets else attacker.can)
+        if lacking:
+            why = f"an attacker of its own that can do {', '.join(sorted(attack.attacker_needs))}"
+            raise UsageError(f"attack {attack.name!r} needs {why}", hint="name a smaller checkpoint with --attacker")
+
+
 def judges_of(spec: RunSpec) -> set[str]:
     """The judges whose settings a run heeds: those named, and the members of a vote."""
     members = convert(tuple[str, ...], spec.options_of("vote").get("judges", MEMBERS), "vote.judges")
@@ -260,8 +269,12 @@ async def open_helper(
     spec: RunSpec,
     targets: Sequence[Model] = (),
     purse: Purse | None = None,
+    helpers: dict[tuple[str, str, str], Model] | None = None,
 ) -> Model:
-    """A role's model: one of those under attack (the first, or by name), or a model of its own."""
+    """A role's model: one of those under attack (the first, or by name), that of another role, or one of its own.
+
+    `helpers` holds those that were opened by reference, base URL and key; a new one joins them.
+    """
     reference = {"attacker": spec.attacker, "judge": spec.judge_model, "reference": spec.reference}[role]
     base_url: str = getattr(spec, f"{role}_base_url")
     shared = [m for m in targets if not reference or (m.name == reference and not base_url)]
@@ -270,19 +283,25 @@ async def open_helper(
     key: str = getattr(spec, f"{role}_api_key_env")
     if not key and host_of(reference, base_url) == host_of(spec.model, spec.base_url):
         key = spec.api_key_env
+    helpers = {} if helpers is None else helpers
+    if known := helpers.get((reference, base_url, key)):
+        return known
     own: dict[str, Any] = {"base_url": base_url or None, "chat": None, "max_model_len": None, "capabilities": ()}
     own["api_key_env"] = key
     [model] = await open_models(reference, replace(spec.target_options(), purse=purse, **own))
+    helpers[reference, base_url, key] = model
     return model
 
 
-async def open_reference(spec: RunSpec, plan: Plan, targets: Sequence[Model], purse: Purse) -> Model | None:
+async def open_reference(
+    spec: RunSpec, plan: Plan, targets: Sequence[Model], purse: Purse, helpers: dict[tuple[str, str, str], Model]
+) -> Model | None:
     """The model whose replies pairwise tasks compare with; None where there are none, or a file or task has them."""
     from harness.winrate import from_file
 
     if not plan.pairs or not spec.reference or from_file(spec.reference):
         return None
-    return await open_helper("reference", spec, targets, purse)
+    return await open_helper("reference", spec, targets, purse, helpers)
 
 
 def make_judge(name: str, spec: RunSpec, model: Model | None) -> Any:

@@ -347,6 +347,8 @@ class Attack(Protocol):
 
     name: ClassVar[str]
     needs: ClassVar[frozenset[Capability]] = frozenset({"chat"})
+    attacker_needs: ClassVar[frozenset[Capability]] = frozenset()  # of an attacker that is none of the models attacked
+    ends_on_one: ClassVar[bool] = False  # may search, and yield the variant it ended on: no sample of that variant
 
     def attempts(self, behavior: Behavior, context: Context) -> AsyncIterator[Attempt]:
         """Yields the attempts to complete and judge; the same ones in the same order for the same seed."""

@@ -134,11 +134,12 @@ def check_trials(spec: LabSpec) -> None:
 def check_run(spec: LabSpec) -> None:
     """Resolves attacks, sets, tasks and judges before an hour goes into training. Raises UsageError or UnknownName."""
     from harness.models.scripted import Scripted
-    from harness.plan import make_judge, make_plan
+    from harness.plan import check_attacker, make_judge, make_plan
 
     able = Scripted(policy="refuse", can=frozenset(get_args(Capability)))  # whatever vLLM can
     asked = spec.outline()
-    make_plan(asked, [able])
+    plan = make_plan(asked, [able])
+    check_attacker(plan, able, [] if asked.attacker or asked.skip_base else [able])
     for name in asked.judge:
         make_judge(name, asked, able)
 

@@ -26,13 +26,21 @@ class Usage:
 
 
 @dataclass(slots=True)
+class Flight:
+    """A request under way, and how many wait for its reply."""
+
+    task: asyncio.Task[Completion]
+    waiting: int = 0
+
+
+@dataclass(slots=True)
 class Remembered:
     """A model whose replies are kept in a store; a request asked twice at once is sent once."""
 
     model: Model
     store: Store
     usage: Usage = field(default_factory=Usage)
-    _flying: dict[str, asyncio.Task[Completion]] = field(default_factory=dict)
+    _flying: dict[str, Flight] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -53,24 +61,32 @@ class Remembered:
         return self.model.head(text, k)
 
     async def generate(self, prompt: Prompt, sampling: Sampling) -> Completion:
-        """The remembered reply, or a new one, which is kept before it is returned."""
+        """The remembered reply, or a new one, which is kept before it is returned.
+
+        A request is called off when the last who waits for it is cancelled.
+        """
         key = request_key(self.model.name, prompt, sampling)
         known = self.store.completions.get(key)
         if known is not None:
             return known
-        if key not in self._flying:
-            self._flying[key] = asyncio.create_task(self._ask(key, prompt, sampling))
-        # Shielded: another asker may wait for the same reply when this one is cancelled.
-        return await asyncio.shield(self._flying[key])
+        flight = self._flying.get(key)
+        if flight is None or flight.task.done():
+            flight = self._flying[key] = Flight(asyncio.create_task(self._ask(key, prompt, sampling)))
+        flight.waiting += 1
+        try:
+            # Shielded: another asker may wait for the same reply when this one is cancelled.
+            return await asyncio.shield(flight.task)
+        finally:
+            flight.waiting -= 1
+            if not flight.waiting and self._flying.get(key) is flight:
+                del self._flying[key]
+                flight.task.cancel()  # of one that is done this does nothing
 
     async def _ask(self, key: str, prompt: Prompt, sampling: Sampling) -> Completion:
-        try:
-            completion = await self.model.generate(prompt, sampling)
-            self.store.put_completion(key, prompt, sampling, completion)
-            self.usage.add(completion)
-            return completion
-        finally:
-            del self._flying[key]
+        completion = await self.model.generate(prompt, sampling)
+        self.store.put_completion(key, prompt, sampling, completion)
+        self.usage.add(completion)
+        return completion
 
     async def loglikelihood(self, prompt: Prompt, continuation: str) -> tuple[float, bool]:
         """The remembered score, or a new one."""

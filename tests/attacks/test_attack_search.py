@@ -238,3 +238,30 @@ def test_success_ranks_over_the_unknown_and_the_unknown_over_failure():
     assert len(set(ranks)) == 5
     assert outcome().rank == outcome("unscored").rank
     assert outcome().promise < outcome("refused").promise  # nowhere to search on from
+
+
+# --- what a search meets
+
+
+def test_a_judge_that_breaks_on_one_reply_ends_no_search(attempts, context, behavior):
+    class Breaking:
+        name = "breaking"
+
+        async def judge(self, attempt, completion, said):
+            if said == "odd":
+                raise ValueError("a plugin's own error")
+            return Judgement(judge=self.name, label="complied" if said == "SECRET" else "refused")
+
+    replies = iter(["no", "odd", "no", "SECRET"])
+    world = replace(context(target=lambda prompt: next(replies)), judge=Breaking())
+    (attempt,) = attempts(BestOfN(n=4, batch=2, stop_on_success=True), behavior(), world)
+    assert (attempt.variant, attempt.queries) == ("s3", 4)
+    world = replace(context(target=lambda prompt: "odd"), judge=Breaking())
+    (attempt,) = attempts(AdaptivePrefill(budget=3), behavior(), world)
+    assert attempt.queries == 3
+
+
+def test_of_several_successes_in_a_batch_the_first_is_the_one_that_comes_out(attempts, context, behavior):
+    replies = iter(["no", "SECRET", "no", "SECRET and a good deal more"])
+    (attempt,) = attempts(BestOfN(n=4, stop_on_success=True), behavior(), context(target=lambda p: next(replies)))
+    assert attempt.variant == "s1"

@@ -174,3 +174,25 @@ def test_a_target_of_the_attack_stands_for_the_behaviors_own() -> None:
 def test_common_beginnings() -> None:
     assert common([[1, 2, 3], [1, 2, 4], [1, 2]]) == 2
     assert common([[1], [2]]) == 0
+
+
+def test_rephrasing_leaves_two_queries_for_the_best_seed_and_the_best_of_all() -> None:
+    ctx = context(open_model(), helper(), limits={"queries": 5})
+    _, bred = run(AutoDan(size=30, steps=0), ctx, BEHAVIOR)  # 24 seeds and 6 rephrasings
+    assert bred.spent["attacker_queries"] == 3
+
+
+def test_whether_two_words_are_near_is_worked_out_once() -> None:
+    from attacks.autodan import Fitness
+    from attacks.gcg_search import tokens_of
+    from attacks.packed import packed
+
+    module, tokenizer = open_model().weights()
+    fitness = Fitness(packed(module), tokens_of(tokenizer, 344), [])
+    words = ["ring", "thread", "trick", "magic"]
+    pairs = [(one, other) for one in words for other in words]
+    first = [fitness.near(*pair) for pair in pairs]
+    assert first[:: len(words) + 1] == [True] * len(words)  # each to itself
+    fitness.vectors.clear()
+    del fitness.model, fitness.tokens
+    assert [fitness.near(*pair) for pair in pairs] == first

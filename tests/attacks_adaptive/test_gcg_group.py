@@ -10,6 +10,7 @@ import pytest
 
 from attacks.autodan import AutoDan
 from attacks.gcg import Gcg
+from harness.budget import estimate
 from harness.errors import DataError
 from harness.types import Attempt, Behavior, Context
 from tests.attacks_adaptive.fakes import Notes, Scripted, collect, context
@@ -50,6 +51,11 @@ def steps(memo: Notes) -> dict[str, Any]:
     """Every step kept, less the time it took."""
     told = {k: json.loads(v) for k, v in memo.kept.items() if k.rsplit("/", 1)[1].isdigit()}
     return {k: {name: x for name, x in step.items() if name != "seconds"} for k, step in told.items()}
+
+
+def to_send(attempts: list[Attempt]) -> int:
+    """The most tokens that it takes to send what a search yields."""
+    return sum(1024 + estimate(attempt.prompt) for attempt in attempts)
 
 
 def test_behaviors_in_one_pass_find_what_each_finds_alone() -> None:
@@ -131,12 +137,12 @@ def test_costs_of_a_shared_pass_are_split_evenly() -> None:
 def test_a_budget_of_tokens_ends_a_search_and_is_on_record() -> None:
     free = all_at_once(Gcg(together=3, **FAST), contexts(open_model()))
     whole = (free[0][1].spent or {})["target_tokens"]
-    limit = whole / 2 + 1024  # a reply of the run's length is left for the suffix that is found
+    limit = whole / 2 + 2 * 1060  # two replies of the run's length with their prompts: where it began, what it found
     memo = Notes()
     found = all_at_once(Gcg(together=3, **FAST), contexts(open_model(), memo, limits={"target_tokens": limit}))
     for attempts in found:
         spent = dict(attempts[1].spent or {})
-        assert spent["target_tokens"] <= whole / 2
+        assert spent["target_tokens"] + to_send(attempts) <= limit
         assert 0 < spent["steps"] < 5
         assert spent["exhausted"] == 1
     again = contexts(open_model(), memo, limits={"target_tokens": limit})
@@ -148,8 +154,10 @@ def test_a_budget_ends_breeding_with_the_best_so_far() -> None:
     attack = AutoDan(size=6, steps=4, mutation=0.0)
     free = all_at_once(attack, contexts(open_model()))
     first = (free[0][0].spent or {})["target_tokens"]
-    found = all_at_once(attack, contexts(open_model(), limits={"target_tokens": 1.5 * first + 1024}))
+    limit = 3.5 * first + 2 * 1250
+    found = all_at_once(attack, contexts(open_model(), limits={"target_tokens": limit}))
     for attempts in found:
+        assert sum((a.spent or {})["target_tokens"] for a in attempts) + to_send(attempts) <= limit
         assert [a.variant for a in attempts] == ["seed", "bred"]
         assert (attempts[1].spent or {})["generations"] < 4
         assert (attempts[1].spent or {})["exhausted"] == 1

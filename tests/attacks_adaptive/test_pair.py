@@ -10,7 +10,7 @@ import pytest
 
 from attacks.pair import Pair
 from attacks.refine import Round, feedback, parse_move
-from harness.errors import ModelError, ModelTimeout, UnknownName
+from harness.errors import ModelError, ModelTimeout, UnknownName, UsageError
 from harness.judges.llm import LLM
 from harness.types import Attempt, Completion, Judgement, Prompt, Sampling
 from tests.attacks_adaptive.fakes import BEHAVIOR, Scripted, context, move, run
@@ -363,3 +363,20 @@ def test_cancelling_the_run_leaves_no_stream_behind() -> None:
         return len(asyncio.all_tasks()) - 1
 
     assert asyncio.run(cancelled()) == 0
+
+
+def test_a_judge_that_breaks_with_an_error_of_its_own_leaves_replies_that_nobody_could_judge() -> None:
+    def odd(reply: str) -> str:
+        raise ValueError("a plugin's own error")
+
+    (attempt,) = run(SMALL, context(target(), attacker(), odd))
+    assert (attempt.spent["unscored_rounds"], attempt.spent.get("broken_rounds", 0)) == (4, 0)
+
+
+def test_what_the_user_has_to_mend_ends_the_search() -> None:
+    def refuses_the_key(reply: str) -> str:
+        raise UsageError("the endpoint refuses the key")
+
+    with pytest.raises(ExceptionGroup) as caught:
+        run(SMALL, context(target(), attacker(), refuses_the_key))
+    assert caught.group_contains(UsageError)

@@ -71,3 +71,46 @@ def test_an_empty_target_in_a_train_file_names_its_row(attack: str, target: str,
     assert "coin" not in str(caught.value)
     file.write_text(fine)
     made(**{f"{attack}__train": file})
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"pair__temperature": -1},
+        {"pair__temperature": float("inf")},
+        {"pair__top_p": 0},
+        {"tap__temperature": -0.5},
+        {"tap__top_p": 7},
+        {"gcg__mellowmax": -2},
+        {"probe_sampling__mellowmax": -2},
+        {"autodan__elites": -3},
+        {"autodan__crossover": 40},
+        {"autodan__mutation": 50},
+        {"best_of_n__sigma": 1.5},
+    ],
+)
+def test_a_number_out_of_range_is_the_users_mistake(settings: dict[str, float]) -> None:
+    ((name, _),) = settings.items()
+    with pytest.raises(UsageError, match=f"{name.split('__')[1]} is .*; it must be a number"):
+        made(**settings)
+
+
+@pytest.mark.parametrize("name", ["pair__temperature", "tap__top_p", "gcg__mellowmax", "autodan__elites"])
+def test_what_is_no_number_is_none(name: str) -> None:
+    attack, setting = name.split("__")
+    with pytest.raises(UsageError, match="'nan' is not float"):
+        made(**{name: "nan"})
+    with pytest.raises(UsageError, match="must be a number"):
+        registry.load("attack", attack)(**{setting: float("nan")})
+
+
+def test_a_blank_first_suffix_is_the_users_mistake() -> None:
+    with pytest.raises(UsageError, match="init is blank"):
+        made(gcg__init="  ")
+
+
+def test_texts_with_commas_are_given_as_json() -> None:
+    made_of = registry.make("attack", "adaptive_prefill", {"openings": '["Sure, here it is", "So:"]'})
+    assert made_of.openings == ("Sure, here it is", "So:")
+    with pytest.raises(UsageError, match="is no JSON list"):
+        made(adaptive_prefill__openings="[Sure, here it is")

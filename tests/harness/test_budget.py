@@ -327,3 +327,17 @@ def test_identity_holds_the_budget(tmp_path: Path) -> None:
 
     specs = [make_spec({"model": "scripted:refuse", "budget": given}) for given in ("queries=4", "queries=5")]
     assert specs[0].identity() != specs[1].identity()
+
+
+def test_a_call_that_is_called_off_under_way_costs_a_query_and_what_its_prompt_takes() -> None:
+    one = till()
+
+    async def go() -> None:
+        call = asyncio.ensure_future(one.search(Slow(seconds=9), "target", Prompt.chat("1"), Sampling(max_tokens=10)))
+        await asyncio.sleep(0.01)
+        call.cancel()
+        await asyncio.wait([call])
+
+    asyncio.run(go())
+    assert one.meter.counts == {"target_queries": 1, "target_tokens": 4}  # 1 // 3 + 4
+    assert not +one._held

@@ -112,3 +112,9 @@ def test_a_file_that_holds_no_settings_is_refused(tmp_path: Path, text: str) -> 
     path.write_text(text)
     with pytest.raises(UsageError, match=r"bad\.yaml"):
         read_yaml(path)
+
+
+@pytest.mark.parametrize("name", ["max_cost", "temperature", "timeout"])
+def test_nan_is_no_number(name: str) -> None:
+    with pytest.raises(UsageError, match="'nan' is not float"):
+        make_spec({"model": "scripted:refuse", name: "nan"})

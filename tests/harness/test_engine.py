@@ -375,3 +375,80 @@ def test_harmless_twins_are_asked_under_every_attack_and_counted_apart(do: Do) -
     assert asked == {(e, a): 2 for e in ("refuse", "comply") for a in ("direct", "completion")}
     answered = {m.group.get("attack", "direct"): m.n for m in done.metrics if m.name == "answered"}
     assert answered == {"direct": 2, "completion": 2}
+
+
+@pytest.mark.parametrize("attack", ["best_of_n", "adaptive_prefill"])
+def test_a_search_that_ends_elsewhere_once_its_failure_is_mended_leaves_one_record(
+    do: Do, monkeypatch: pytest.MonkeyPatch, attack: str
+) -> None:
+    from harness.errors import ModelError
+    from harness.models.scripted import Scripted
+
+    answer, calls = Scripted.generate, iter(range(10_000))
+
+    async def flaky(self: Scripted, prompt, sampling):  # type: ignore[no-untyped-def]
+        if next(calls) % 3 == 1:
+            raise ModelError("down")
+        return await answer(self, prompt, sampling)
+
+    settings = {"attacks": f"direct,{attack}", "set": ["best_of_n.stop_on_success=true"], "limit": 3}
+    with monkeypatch.context() as patch:
+        patch.setattr(Scripted, "generate", flaky)
+        before = do("scripted:refuse", **settings)
+    after = do("scripted:refuse", **settings)
+    was, now = ({(r.behavior, r.variant) for r in run.records if r.attack == attack} for run in (before, after))
+    assert now - was  # some ended elsewhere
+    assert (asr(after, attack).n, asr(after, attack).n_error, asr(after, "direct").n) == (3, 0, 3)
+    assert len(after.records) == len(load(after.folder).records) == 6
+
+
+def test_attempts_are_made_as_there_is_room_for_them_and_wait_for_nothing_else(
+    do: Do, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from harness.models.scripted import Scripted
+
+    answer, most = Scripted.generate, 0
+
+    async def counted(self: Scripted, prompt: Any, sampling: Any) -> Any:
+        nonlocal most
+        most = max(most, len(asyncio.all_tasks()))
+        return await answer(self, prompt, sampling)
+
+    monkeypatch.setattr("harness.engine.ROOM", 4)
+    monkeypatch.setattr(Scripted, "generate", counted)
+    run = do("scripted:refuse", "a", attacks="best_of_n", set=["best_of_n.n=50"])
+    assert len(run.records) == 450
+    assert most <= 1 + 9 + 2 * 4  # the run, a worker a case, and four attempts with their requests
+    monkeypatch.setattr("harness.engine.ROOM", 1)
+    settings = {"attacks": "best_of_n,adaptive_prefill,prefill", "budget": "queries=4", "limit": 2}
+    assert do("scripted:refuse", "b", **settings).info["status"] == "complete"
+
+
+def test_an_attack_that_needs_an_attacker_of_its_own_is_refused_before_anything_is_sent(
+    do: Do, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from harness.models.scripted import Scripted
+
+    parse, can = Scripted.parse, Scripted.parse("scripted:refuse").can
+    monkeypatch.setattr(
+        Scripted, "parse", lambda ref: replace(parse(ref), can=can if "comply" in ref else can | {"weights"})
+    )
+    # the target itself, by default and by name, and a model without weights
+    for settings in ({}, {"attacker": "scripted:refuse"}, {"attacker": "scripted:comply"}):
+        with pytest.raises(UsageError, match="'probe_sampling' needs an attacker of its own that can do weights"):
+            do("scripted:refuse", attacks="direct,probe_sampling", **settings)
+
+
+def test_a_model_in_two_roles_is_opened_once(do: Do, monkeypatch: pytest.MonkeyPatch) -> None:
+    from harness.models.scripted import Scripted
+
+    opened, closed, parse = [], [], Scripted.parse
+    monkeypatch.setattr(Scripted, "parse", lambda ref: opened.append(ref) or parse(ref))
+
+    async def close(self: Scripted) -> None:
+        closed.append(self.name)
+
+    monkeypatch.setattr(Scripted, "close", close)
+    do("scripted:refuse", attacks="direct", attacker="scripted:comply", judge_model="scripted:comply", limit=1)
+    assert opened == ["scripted:refuse", "scripted:comply"]
+    assert sorted(closed) == sorted(opened)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import DataError, UsageError
+from harness.errors import DataError, UnknownName, UsageError
 from harness.metrics import compute
 from harness.store import load
 from harness.types import Run
@@ -137,3 +137,21 @@ def test_a_run_without_transcripts_is_a_clear_error(do: Do) -> None:
     (before.folder / "transcripts.jsonl").unlink()
     with pytest.raises(DataError, match=r"transcripts\.jsonl is missing"):
         do("scripted:refuse", "b", attacks="replay", from_run=str(load(before.folder).folder))
+
+
+def test_an_attack_that_the_source_run_lacks_is_the_users_mistake(do: Do) -> None:
+    before = do("scripted:comply", "a", attacks="many_shot", limit=2)
+    with pytest.raises(UnknownName, match="'many_shots'; did you mean 'many_shot'"):
+        do("scripted:refuse", "b", attacks="replay", from_run=str(before.folder), set=["replay.attacks=many_shots"])
+
+
+def test_the_seeds_of_a_source_run_are_looked_up_once(do: Do, monkeypatch: pytest.MonkeyPatch) -> None:
+    from attacks import replay
+
+    before = do("scripted:comply", "a", attacks="prefill", seeds=2, limit=2)
+    read, calls = replay.source, []
+    monkeypatch.setattr(replay, "source", lambda folder: calls.append(folder) or read(folder))
+    attack = replay.Replay(run=str(before.folder))
+    prompts = [found for every in read(attack.run).values() for found in every]
+    assert {attack.label(found).partition("#")[2][:2] for found in prompts} == {"0@", "1@"}
+    assert len(calls) == 1 < len(prompts)

@@ -1,5 +1,6 @@
 """The run folder: appended whole lines only, private transcripts, nothing lost or doubled by a kill."""
 
+import asyncio
 import json
 import os
 import stat
@@ -9,6 +10,8 @@ import pytest
 
 from harness.errors import DataError, UsageError
 from harness.labels import keep, people
+from harness.models.remember import Remembered
+from harness.models.scripted import Scripted
 from harness.store import Store, frames, load, mend, read_lines, request_key
 from harness.types import Completion, Judgement, Prompt, Record, Sampling
 
@@ -175,3 +178,21 @@ def test_what_is_known_of_a_judge_in_the_wrong_shape_is_named(tmp_path: Path, to
     (tmp_path / "carried.json").write_text(told)
     with pytest.raises(DataError, match=r"carried\.json is broken"):
         people(tmp_path)
+
+
+def test_a_request_is_called_off_when_nobody_waits_for_it_any_more_and_may_be_asked_again(tmp_path: Path) -> None:
+    async def go(model: Remembered) -> None:
+        shared, alone = Prompt.chat("shared"), Prompt.chat("alone")
+        asked = [asyncio.ensure_future(model.generate(p, Sampling())) for p in (shared, shared, alone)]
+        await asyncio.sleep(0.001)
+        asked[0].cancel()
+        asked[2].cancel()
+        await asyncio.wait(asked)
+        await asyncio.sleep(0.05)  # what was still under way would come back now
+        assert [one.cancelled() for one in asked] == [True, False, True]
+        assert model.usage.requests == 1
+        both = await asyncio.gather(*(model.generate(alone, Sampling()) for _ in range(2)))
+        assert (both[0], model.usage.requests) == (both[1], 2)
+
+    with Store(tmp_path) as store:
+        asyncio.run(go(Remembered(Scripted.parse("scripted:comply?latency=0.02"), store)))

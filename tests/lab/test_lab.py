@@ -301,9 +301,9 @@ def test_a_sweep_draws_the_trade_off(stage: list[str], lab: str, tmp_path: Path)
 @pytest.mark.parametrize(
     ("setting", "says"),
     [("attacks: [dirct]", "did you mean 'direct'"), ("judge: [ruls]", "did you mean 'rules'"),
-     ("behaviors: nowhere", "nowhere")],
+     ("behaviors: nowhere", "nowhere"), ("attacks: [probe_sampling]", "needs an attacker of its own")],
 )  # fmt: skip
-def test_a_wrong_name_in_the_run_is_said_before_anything_is_trained(
+def test_what_can_not_work_in_the_run_is_said_before_anything_is_trained(
     stage: list[str], tmp_path: Path, setting: str, says: str
 ) -> None:
     text = f"methods: [vanilla]\nrun: {{{setting}, tasks: none}}\n"
