@@ -37,7 +37,7 @@ from harness.plan import (
     open_targets,
     share,
 )
-from harness.store import Store, build, load, read_as, read_prompt, request_key, write_json
+from harness.store import Store, build, load, locked, read_as, read_prompt, request_key, write_json
 from harness.trust import measures
 from harness.types import (
     BROKEN,
@@ -87,9 +87,11 @@ async def run_async(
 ) -> Run:
     """`run`, for callers that have an event loop."""
     folder = Path(out) if out else default_folder(spec)
-    check_folder(folder, spec, fresh=fresh)
-    purse = Purse(limit=spec.max_cost, prices=spec.prices, spent=earlier_cost(folder))
     async with AsyncExitStack() as stack:
+        stack.enter_context(locked(folder))
+        if not fresh:
+            check_folder(folder, spec, stages)
+        purse = Purse(limit=spec.max_cost, prices=spec.prices, spent=0.0 if fresh else earlier_cost(folder))
         opened = await open_targets(spec, purse)
         stack.push_async_callback(close_all, opened)
         targets = opened[1:] if spec.skip_base else opened
@@ -100,10 +102,13 @@ async def run_async(
         helpers = [m for m in (attacker, judging, reference) if m is not None and m not in opened]
         stack.push_async_callback(close_all, helpers)
         check_labels([*opened, *helpers])
-        store = stack.enter_context(Store(folder))
+        store = Store(folder, held=True)
+        work = Work(spec, plan, store, targets, attacker, judging, reference, purse)
+        if fresh:  # everything that can be checked beforehand has been
+            forget(folder)
+        stack.enter_context(store)
         prices = {m.name: price for m in [*opened, *helpers] if (price := getattr(m, "price", None))}
         purse.spent = purse.before = max(purse.before, kept_cost(folder, prices))
-        work = Work(spec, plan, store, targets, attacker, judging, reference, purse)
         judges: list[Judge | Pairwise] = [*work.judges, *([work.comparer] if plan.pairs else [])]
         with Manifest.opened(folder, spec, plan, targets, judges) as manifest:
             if purse.known:
@@ -129,12 +134,14 @@ def default_folder(spec: RunSpec) -> Path:
     return Path("runs") / f"{name}-{spec.identity()}"
 
 
-def check_folder(folder: Path, spec: RunSpec, *, fresh: bool) -> None:
-    """Raises UsageError when the folder holds a run of other settings; empties it with `fresh`."""
-    if fresh:
-        kept = ("run.json", "records.jsonl", "transcripts.jsonl", "memo.jsonl", "metrics.json", LABELS, CARRIED)
-        for name in kept:
-            (folder / name).unlink(missing_ok=True)
+def forget(folder: Path) -> None:
+    """Removes what a run folder holds of its run."""
+    for name in ("run.json", "records.jsonl", "transcripts.jsonl", "memo.jsonl", "metrics.json", LABELS, CARRIED):
+        (folder / name).unlink(missing_ok=True)
+
+
+def check_folder(folder: Path, spec: RunSpec, stages: Stages | None) -> None:
+    """Raises UsageError when the folder holds a run of other settings."""
     if not (folder / "run.json").exists():
         return
     before = load(folder).info
@@ -143,6 +150,8 @@ def check_folder(folder: Path, spec: RunSpec, *, fresh: bool) -> None:
         was = before.get("spec", {})
         differs = [k for k in now if k in was and list_or_same(now[k]) != was[k]]
         hint = "name another folder with --out, or start over with --fresh"
+        if stages is not None:
+            hint = "name another folder with --candidate"  # the gate's
         raise UsageError(f"{folder} holds a run with other settings ({', '.join(differs) or 'version'})", hint=hint)
 
 

@@ -20,12 +20,11 @@ from pathlib import Path
 from typing import Any, get_args
 
 from harness import __version__, registry
-from harness.errors import UsageError
 from harness.lab.pool import pool
 from harness.lab.spec import BASE, LabSpec
 from harness.lab.train import Checkpoint, Shelf, make
 from harness.manifest import now
-from harness.store import read_json, write_json
+from harness.store import locked, read_json, write_json
 from harness.train import trainer
 from harness.train.data import load as load_data
 from harness.train.methods import check_rows
@@ -55,14 +54,8 @@ class Lab:
 
 def run_lab(spec: LabSpec, folder: Path) -> Lab:
     """Does a lab, or goes on with one that was cut off. Raises UsageError or DataError."""
-    from filelock import FileLock, Timeout
-
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(folder / ".lock", timeout=0):
-            return stages(spec, folder)
-    except Timeout as err:
-        raise UsageError(f"another lab is at work in {folder}", hint="wait for it, or name another with --out") from err
+    with locked(folder, "lab"):
+        return stages(spec, folder)
 
 
 def stages(spec: LabSpec, folder: Path) -> Lab:

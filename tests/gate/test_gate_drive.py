@@ -123,6 +123,12 @@ def test_an_incomparable_candidate_is_refused_before_anything_is_asked(home, cha
     assert not asked.exists() or not asked.read_text()
 
 
+def test_a_folder_of_another_run_is_refused_in_words_of_the_gate(home):
+    with pytest.raises(UsageError, match="other settings") as caught:
+        judge("scripted:refuse", candidate="base")
+    assert caught.value.hint == "name another folder with --candidate"
+
+
 def test_a_baseline_that_does_not_say_how_it_was_run_can_not_be_followed(home):
     told = json.loads((home / "base" / "run.json").read_text())
     (home / "base" / "run.json").write_text(json.dumps({**told, "attacks": {}}))

@@ -79,6 +79,18 @@ def test_a_broken_behavior_file_is_named_with_its_line(
     assert "line 2" in err
 
 
+@pytest.mark.parametrize("command", ["run", "lab"])
+def test_a_folder_that_is_a_file_is_one_line(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    taken = tmp_path / "taken"
+    taken.touch()
+    (tmp_path / "lab.yaml").write_text("methods: [vanilla]\n")
+    given = [*RUN, "--fresh"] if command == "run" else ["lab", str(tmp_path / "lab.yaml")]
+    assert call(monkeypatch, *given, "--out", str(taken)) == 2
+    assert f"{taken} can't be made" in capsys.readouterr().err
+
+
 def test_a_yaml_file_does_what_the_flags_do(
     behaviors: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
