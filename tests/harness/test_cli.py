@@ -1,6 +1,7 @@
 """The command line as a user meets it: what is printed, and the exit code."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -46,6 +47,48 @@ def test_a_mistake_is_one_line_with_what_to_type_next_and_exit_2(
     assert told in err
     assert err.startswith("error: ")
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "told"),
+    [
+        (PermissionError(13, "Permission denied", "some/file"), 2, "error: some/file: Permission denied\n"),
+        (OSError("no device"), 2, "error: no device\n"),
+        (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"), 2, "error: text that can't be read"),
+        (ZeroDivisionError("division by zero"), 70, "Traceback"),
+        (ExceptionGroup("several", [ValueError("x")]), 70, "Traceback"),
+    ],
+)
+def test_an_unexpected_error_is_no_verdict(
+    raised: Exception, code: int, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(what: str | None) -> list[str]:
+        raise raised
+
+    monkeypatch.setattr("harness.listing.listing", broken)
+    assert call(monkeypatch, "ls") == code
+    assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["ls"], ["--help"], ["report", "/nowhere"]])
+def test_a_closed_pipe_is_no_verdict(arguments: list[str]) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    streams = {"stderr" if arguments == ["report", "/nowhere"] else "stdout": write}
+    command = [sys.executable, "-m", "harness", *arguments]
+    done = subprocess.run(command, check=False, **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **streams})
+    os.close(write)
+    assert done.returncode == 141
+    assert not done.stderr
+
+
+def test_a_terminal_that_lacks_a_letter_gets_another(tmp_path: Path) -> None:
+    rows = tmp_path / "\u2713.jsonl"
+    rows.write_text('{"question": "How is it done?", "response": "Sorry, I can\'t tell you."}\n')
+    command = [sys.executable, "-m", "harness", "judge", "sample", str(rows), "--out", str(rows)]
+    environment = {**os.environ, "PYTHONIOENCODING": "latin-1:strict"}
+    done = subprocess.run(command, check=False, capture_output=True, env=environment)
+    assert (done.returncode, done.stderr.splitlines()[0]) == (2, f"error: {tmp_path}/?.jsonl exists already".encode())
 
 
 def test_a_run_ends_with_the_name_of_its_report(
