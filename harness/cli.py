@@ -25,6 +25,7 @@ from harness.commands.train import train
 from harness.commands.winrate import winrate
 from harness.config import make_spec, read_yaml
 from harness.errors import HarnessError
+from harness.models.hub import bare
 
 EXIT_CODES = (
     "Exit codes: 0 done, 1 gate failed, 2 usage or data, 3 inconclusive, 4 incomplete, 70 a bug, 130 interrupted, "
@@ -88,10 +89,10 @@ def ended() -> int:
 
 
 def fail(message: str, hint: str) -> typing.NoReturn:
-    """One line of what is wrong, one of what to type next, exit 2."""
-    click.secho(f"error: {printable(message)}", fg="red", err=True)
+    """One line of what is wrong, one of what to type next, exit 2. Neither tells the secrets of a URL."""
+    click.secho(f"error: {printable(bare(message))}", fg="red", err=True)
     if hint:
-        click.echo(f"  {printable(hint)}", err=True)
+        click.echo(f"  {printable(bare(hint))}", err=True)
     sys.exit(2)
 
 

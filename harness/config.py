@@ -12,6 +12,7 @@ from typing import Any, Literal
 from harness.budget import check_budget
 from harness.errors import UnknownName, UsageError
 from harness.models.formats import chat_format
+from harness.models.hub import bare
 from harness.models.options import ModelOptions
 from harness.types import Sampling, sha
 
@@ -175,12 +176,23 @@ class RunSpec:
             raise UsageError(f"--shard {self.shard!r} is not of the form i/n, with i from 1 to n", hint="--shard 1/4")
         return int(index) - 1, int(parts)
 
+    def shown(self) -> RunSpec:
+        """The same as it may be kept and shown: without the logins and queries of URLs."""
+        values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        for name, value in values.items():
+            if isinstance(value, str):
+                values[name] = bare(value)
+            elif isinstance(value, tuple):
+                values[name] = tuple(map(bare, value))
+        return RunSpec(**values)
+
     def identity(self) -> str:
         """A short hash of what decides the records: two runs that share it can share a folder."""
         skipped = {"concurrency", "timeout", "tensor_parallel", "gpu_memory", "profile", "api_key_env"}
         skipped |= {"judge_api_key_env", "reference_api_key_env", "attacker_api_key_env"}
         skipped |= {"requests_per_minute", "tokens_per_minute", "max_cost", "prices"}
-        told = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in skipped}
+        shown = self.shown()
+        told = {f.name: getattr(shown, f.name) for f in fields(self) if f.name not in skipped}
         for name in ("chat_template", "checkpoints"):  # a file is what it holds, wherever it lies
             if Path(told[name]).is_file():
                 told[name] = sha(Path(told[name]).read_text(encoding="utf-8", errors="replace"))

@@ -146,7 +146,7 @@ def check_folder(folder: Path, spec: RunSpec, stages: Stages | None) -> None:
         return
     before = load(folder).info
     if before.get("identity") != spec.identity():
-        now = asdict(spec)
+        now = asdict(spec.shown())
         was = before.get("spec", {})
         differs = [k for k in now if k in was and list_or_same(now[k]) != was[k]]
         hint = "name another folder with --out, or start over with --fresh"

@@ -51,6 +51,7 @@ def winrate(
     from harness.data.recorded import located
     from harness.judges.pairwise import PRESET, Pairwise
     from harness.metrics import compute
+    from harness.models.hub import bare
     from harness.models.open import open_models
     from harness.models.options import ModelOptions
     from harness.models.remember import Remembered
@@ -61,7 +62,7 @@ def winrate(
 
     check_json(to)
     files = [digest(located(file)) for file in (replies, reference)]
-    identity = sha([*files, judge_model, judge_base_url, seed, PRESET.digest])[:8]
+    identity = sha([*files, judge_model, bare(judge_base_url), seed, PRESET.digest])[:8]
     check(out, identity)
 
     async def compared(store: Store | None) -> list[Record]:

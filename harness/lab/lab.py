@@ -24,6 +24,7 @@ from harness.lab.pool import pool
 from harness.lab.spec import BASE, LabSpec
 from harness.lab.train import Checkpoint, Shelf, make
 from harness.manifest import now
+from harness.models.hub import bare
 from harness.store import locked, read_json, write_json
 from harness.train import trainer
 from harness.train.data import load as load_data
@@ -71,7 +72,7 @@ def stages(spec: LabSpec, folder: Path) -> Lab:
         "command": shlex.join(["harness", *sys.argv[1:]]),
         "started": earlier.get("started") or now(),
         "finished": None,
-        "spec": asdict(spec),
+        "spec": shown(spec),
         "methods": earlier.get("methods", {}),
         "run": earlier.get("run"),
         "gates": earlier.get("gates", []),
@@ -100,7 +101,13 @@ def earlier_start(spec: LabSpec, folder: Path) -> dict[str, Any]:
     """What lab.json tells of an earlier start of this very lab; empty where there was none."""
     path = folder / "lab.json"
     told: dict[str, Any] = read_json(path) if path.exists() else {}
-    return told if told.get("spec") == as_json(asdict(spec)) else {}
+    return told if told.get("spec") == as_json(shown(spec)) else {}
+
+
+def shown(spec: LabSpec) -> dict[str, Any]:
+    """The lab's file as it may be kept: without the logins and queries of URLs."""
+    run = {key: bare(value) if isinstance(value, str) else value for key, value in spec.run.items()}
+    return {**asdict(spec), "run": run}
 
 
 def outcome(manifest: Mapping[str, Any]) -> Any:

@@ -101,7 +101,8 @@ def test_the_candidate_is_run_with_the_baselines_settings_and_its_own_model(home
     assert spec.attacks == ("direct", "completion")
     baseline = load("base")
     baseline.info["spec"] |= {"base_url": "http://mine/v1", "api_key_env": "MY_KEY"}
-    assert candidate_spec(baseline, {"model": "m", "base_url": "http://mine/v1"}).api_key_env == "MY_KEY"
+    for url in ("http://mine/v1", "http://user:password@mine/v1"):  # the login is given again: none is kept
+        assert candidate_spec(baseline, {"model": "m", "base_url": url}).api_key_env == "MY_KEY"
     assert candidate_spec(baseline, {"model": "m", "base_url": "http://yours/v1"}).api_key_env == "OPENAI_API_KEY"
     adapted = candidate_spec(load("base"), {"model": "smollm2-135m", "adapter": "derta"})
     assert adapted.adapter == ("derta",)
