@@ -467,19 +467,29 @@ def reason(err: BaseException) -> str:
 
 
 def mostly_failed(records: Iterable[Record]) -> list[str]:
-    """A note for each model most of whose attempts failed, as when its engine stops: such a run isn't complete."""
+    """A note for each model most of whose attempts failed, as when its engine stops: such a run isn't complete.
+
+    A judge whose model failed has failed the attempt as well.
+    """
     by_model: dict[str, list[Record]] = {}
     for record in records:
         by_model.setdefault(record.model, []).append(record)
     found = []
     for name, own in by_model.items():
-        failed = [r for r in own if r.error is not None and not r.spent.get("exhausted")]
+        failed = [why for r in own if (why := broke(r)) and not r.spent.get("exhausted")]
         if 2 * len(failed) > len(own):
-            common, _ = Counter(r.error for r in failed).most_common(1)[0]
+            common, _ = Counter(failed).most_common(1)[0]
             found.append(
                 f"{name}: {len(failed):,} of {len(own):,} attempts failed ({common}). The same command retries."
             )
     return found
+
+
+def broke(record: Record) -> str | None:
+    """Why an attempt failed: its request, or the judge that counts; None where it did not."""
+    if record.label == "unscored" and record.judgements[0].reason.partition(":")[0] in ("error", "judge_failed"):
+        return f"the judge {record.judgements[0].judge} failed"
+    return record.error
 
 
 def rewrite(folder: Path) -> Run:

@@ -49,6 +49,7 @@ def winrate(
     """
     progress.quiet = quiet or to == "-"
     from harness.data.recorded import located
+    from harness.engine import mostly_failed
     from harness.judges.pairwise import PRESET, Pairwise
     from harness.metrics import compute
     from harness.models.hub import bare
@@ -91,11 +92,14 @@ def winrate(
                 if store.records.get(record.key) != record:
                     store.put_record(record)
         metrics = compute(records)
-        finish(out, metrics)
+        finish(out, metrics, failing=mostly_failed(records))
     told = summary(records, metrics)
     if to and to != "-":
         Path(to).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
     click.echo(json.dumps(told, indent=None if to == "-" else 2))
+    if failing := mostly_failed(records):
+        click.echo("\n".join(failing), err=True)
+        raise click.exceptions.Exit(4)
 
 
 def summary(records: list[Any], metrics: tuple[Any, ...]) -> dict[str, Any]:
@@ -156,14 +160,16 @@ def begin(out: Path, file: Path, identity: str, judge: dict[str, Any]) -> None:
     write_json(out / "run.json", info)
 
 
-def finish(out: Path, metrics: Sequence[Metric]) -> None:
-    """Metrics and reports of a folder whose comparisons are all there."""
+def finish(out: Path, metrics: Sequence[Metric], failing: Sequence[str]) -> None:
+    """Metrics and reports of a folder whose comparisons are all there; `failing` says why it stays partial."""
     from dataclasses import asdict
 
     from harness.engine import write_reports
     from harness.manifest import now
     from harness.store import load, write_json
 
-    write_json(out / "run.json", {**load(out).info, "status": "complete", "finished": now()})
+    info = load(out).info
+    done = {"notes": [*info["notes"], *failing]} if failing else {"status": "complete", "finished": now()}
+    write_json(out / "run.json", {**info, **done})
     write_json(out / "metrics.json", [asdict(m) for m in metrics])
     write_reports(load(out))

@@ -78,6 +78,14 @@ def test_a_model_that_fails_is_counted_and_never_safe_and_its_run_is_not_complet
     assert "attempts failed (the script says: fail). The same command retries." in run.info["notes"][-1]
 
 
+def test_a_judge_that_fails_leaves_the_run_partial(do: Do) -> None:
+    settings = {"attacks": "direct", "judge": "llm", "judge_model": "scripted:error"}
+    run = do("scripted:comply", **settings)
+    assert run.info["status"] == "partial"
+    assert "9 of 9 attempts failed (the judge llm failed)" in run.info["notes"][-1]
+    assert not [r for r in run.records if r.error]
+
+
 def test_failures_are_tried_again_by_the_same_command_and_successes_are_not(
     do: Do, monkeypatch: pytest.MonkeyPatch
 ) -> None:
