@@ -144,7 +144,7 @@ def check_folder(folder: Path, spec: RunSpec, stages: Stages | None) -> None:
     """Raises UsageError when the folder holds a run of other settings."""
     if not (folder / "run.json").exists():
         return
-    before = load(folder).info
+    before = load(folder, metrics=False).info
     if before.get("identity") != spec.identity():
         now = asdict(spec.shown())
         was = before.get("spec", {})
@@ -159,12 +159,12 @@ def earlier_cost(folder: Path) -> float:
     """What earlier starts of this run have spent: a limit holds for all of them together."""
     if not (folder / "run.json").exists():
         return 0.0
-    return float(load(folder).info.get("budget", {}).get("cost_usd", 0.0))
+    return float(load(folder, metrics=False).info.get("budget", {}).get("cost_usd", 0.0))
 
 
 def kept_cost(folder: Path, prices: Mapping[str, Price]) -> float:
     """What the replies in the folder of a run that was killed have cost: the kill left them, but not their sum."""
-    if not prices or not (folder / "run.json").exists() or "cost" in load(folder).info:
+    if not prices or not (folder / "run.json").exists() or "cost" in load(folder, metrics=False).info:
         return 0.0  # a start that ends by itself writes its cost down
 
     def cost(line: Mapping[str, Any]) -> float:
@@ -494,7 +494,7 @@ def broke(record: Record) -> str | None:
 
 def rewrite(folder: Path) -> Run:
     """Metrics and reports of a run folder made anew from its records. Raises DataError when it is none."""
-    write_metrics(folder, load(folder).records)
+    write_metrics(folder, load(folder, metrics=False).records)
     return write_reports(load(folder))
 
 

@@ -281,16 +281,29 @@ def request_key(model: str, prompt: Prompt, sampling: Sampling) -> str:
     return sha(json.dumps([model, prompt, sampling], default=plain))
 
 
-def load(folder: str | Path) -> Run:
-    """Reads a run folder back. Raises DataError when it is none."""
+def read_metrics(path: Path) -> tuple[Metric, ...]:
+    """The numbers of a run; none where there is no file. Raises DataError when it is broken."""
+    if not path.exists():
+        return ()
+    hint = f"harness report {path.parent} writes it anew"
+    try:
+        return tuple(build(Metric, told) for told in read_json(path))
+    except DataError as err:
+        raise DataError(str(err), hint=hint) from err
+    except (TypeError, AttributeError) as err:
+        raise DataError(f"{path} is broken: it holds no list of metrics", hint=hint) from err
+
+
+def load(folder: str | Path, *, metrics: bool = True) -> Run:
+    """Reads a run folder back; without its `metrics` for who makes them anew. Raises DataError when it is none."""
     folder = Path(folder)
     if not (folder / "run.json").exists():
         raise DataError(f"{folder} is not a run folder: it has no run.json", hint="harness run writes one")
     info = read_json(folder / "run.json")
-    told = read_json(path) if (path := folder / "metrics.json").exists() else []
     latest = read_records(folder / "records.jsonl")
     ordered = tuple(latest[key] for key in sorted(latest))
-    return Run(folder=folder, info=info, records=ordered, metrics=tuple(build(Metric, m) for m in told))
+    told = read_metrics(folder / "metrics.json") if metrics else ()
+    return Run(folder=folder, info=info, records=ordered, metrics=told)
 
 
 def frames(run: Run) -> tuple[Any, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from harness import progress
-from harness.commands.options import check_json
+from harness.commands.options import check_json, told_what_is_kept
 from harness.types import Metric, Record
 
 
@@ -79,11 +79,8 @@ def winrate(
             await model.close()
 
     if out is None:
-        try:
+        with told_what_is_kept(out):
             records = asyncio.run(compared(None))
-        except KeyboardInterrupt:
-            click.echo("interrupted, and nothing was kept: with --out FOLDER the same command goes on", err=True)
-            raise click.exceptions.Exit(130) from None
         metrics = compute(records)
     else:
         with Store(out) as store:
@@ -132,7 +129,7 @@ def check(out: Path | None, identity: str) -> None:
     from harness.errors import DataError
     from harness.store import load
 
-    if out is not None and (out / "run.json").exists() and load(out).info.get("identity") != identity:
+    if out is not None and (out / "run.json").exists() and load(out, metrics=False).info.get("identity") != identity:
         raise DataError(f"{out} already holds a run", hint="name another folder with --out")
 
 
@@ -142,7 +139,7 @@ def begin(out: Path, file: Path, identity: str, judge: dict[str, Any]) -> None:
     from harness.manifest import now, versions
     from harness.store import load, write_json
 
-    earlier = load(out).info if (out / "run.json").exists() else {}
+    earlier = load(out, metrics=False).info if (out / "run.json").exists() else {}
     judges = {"pairwise": json.loads(json.dumps(judge, default=str))}
     if earlier.get("judges", judges) != judges:
         raise DataError(f"{out} was compared by another model of this name", hint="name another folder with --out")
@@ -168,7 +165,7 @@ def finish(out: Path, metrics: Sequence[Metric], failing: Sequence[str]) -> None
     from harness.manifest import now
     from harness.store import load, write_json
 
-    info = load(out).info
+    info = load(out, metrics=False).info
     done = {"notes": [*info["notes"], *failing]} if failing else {"status": "complete", "finished": now()}
     write_json(out / "run.json", {**info, **done})
     write_json(out / "metrics.json", [asdict(m) for m in metrics])

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from harness.config import make_spec
+from harness.engine import rewrite
 from harness.engine import run as run_spec
 from harness.errors import UnknownName, UsageError
 from harness.labels import keep
@@ -114,6 +115,14 @@ def test_a_finished_run_asks_nothing_when_it_is_typed_again(do: Do, monkeypatch:
     after = do("scripted:comply", attacks="all")
     assert after.records == before.records
     assert after.info["finished"] == before.info["finished"]
+
+
+@pytest.mark.parametrize("how", ["report", "run"])
+def test_broken_metrics_are_made_anew(do: Do, how: str) -> None:
+    first = do("scripted:comply", attacks="direct")
+    (first.folder / "metrics.json").write_text("{")
+    again = rewrite(first.folder) if how == "report" else do("scripted:comply", attacks="direct")
+    assert again.metrics == first.metrics
 
 
 def test_the_same_request_from_two_attacks_is_sent_once(do: Do) -> None:

@@ -150,6 +150,16 @@ def test_a_folder_without_run_json_is_no_run(tmp_path: Path) -> None:
         load(tmp_path)
 
 
+@pytest.mark.parametrize("told", ["", "{", "5", "null", '{"a": 1}', "[5]", '[{"name": "asr"}]'])
+def test_broken_metrics_say_what_writes_them_anew_and_hinder_nobody_who_does(tmp_path: Path, told: str) -> None:
+    (tmp_path / "run.json").write_text("{}")
+    (tmp_path / "metrics.json").write_text(told)
+    with pytest.raises(DataError, match=r"metrics\.json is broken") as caught:
+        load(tmp_path)
+    assert caught.value.hint == f"harness report {tmp_path} writes it anew"
+    assert load(tmp_path, metrics=False).metrics == ()
+
+
 def test_frames_carry_the_counting_verdict_in_columns(tmp_path: Path) -> None:
     with Store(tmp_path) as store:
         store.put_record(RECORD)

@@ -193,6 +193,9 @@ def test_a_folder_or_file_that_will_not_do_is_said_before_anything_is_asked(
     assert command(monkeypatch, *args, "--json", tmp_path / "nodir" / "x.json") == 2
     assert "is in no folder that exists" in capsys.readouterr().err
     assert command(monkeypatch, *args, "--json", tmp_path) == 2
+    monkeypatch.setattr("os.access", lambda path, mode: path != tmp_path)  # root may write anywhere
+    assert command(monkeypatch, *args, "--json", tmp_path / "x.json") == 2
+    assert "can't be written" in capsys.readouterr().err
     assert sent == []
 
 
