@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -149,7 +151,8 @@ class RunSpec:
             name, dot, rest = item.partition(".")
             key, equals, value = rest.partition("=")
             if not (dot and equals and key):
-                raise UsageError(f"--set {item!r} is not of the form plugin.setting=value")
+                hint = "prefill.depths=0,20; in a list of a YAML file, in quotes"
+                raise UsageError(f"--set {item!r} is not of the form plugin.setting=value", hint=hint)
             found.setdefault(name, {})[key] = value
         return found
 
@@ -162,7 +165,7 @@ class RunSpec:
         found = {}
         for item in self.subset:
             name, _, number = item.partition("=")
-            if not name or not number.isdigit() or int(number) < 1:
+            if not name or not number.isdecimal() or int(number) < 1:
                 raise UsageError(f"--subset {item!r} is not of the form attack=number", hint="--subset pair=50")
             found[name] = int(number)
         return found
@@ -172,7 +175,7 @@ class RunSpec:
         if not self.shard:
             return 0, 1
         index, _, parts = self.shard.partition("/")
-        if not (index.isdigit() and parts.isdigit() and 1 <= int(index) <= int(parts)):
+        if not (index.isdecimal() and parts.isdecimal() and 1 <= int(index) <= int(parts)):
             raise UsageError(f"--shard {self.shard!r} is not of the form i/n, with i from 1 to n", hint="--shard 1/4")
         return int(index) - 1, int(parts)
 
@@ -225,7 +228,10 @@ def convert(kind: Any, value: Any, name: str) -> Any:
     try:
         if part or isinstance(value, bool) or not isinstance(value, (str, int, float, Path)):
             raise TypeError
-        return kind(value)
+        found = kind(value)
+        if isinstance(found, float) and not math.isfinite(found):
+            raise ValueError
+        return found
     except (TypeError, ValueError) as err:
         raise UsageError(f"{name}: {value!r} is not {'text' if kind is str else kind.__name__}") from err
 
@@ -245,7 +251,10 @@ def make_spec(given: Mapping[str, Any]) -> RunSpec:
         raise UnknownName("profile", profile, PROFILES)
     merged = {**PROFILES.get(profile, {}), **given}
     if "set" in given:  # settings of plugins add to the profile's; the last one for a plugin wins
-        merged["set"] = (*PROFILES.get(profile, {}).get("set", ()), *convert(kinds["set"], given["set"], "--set"))
+        own = given["set"]
+        if isinstance(own, str):  # a comma within a setting parts no two of them
+            own = re.split(r",(?=\s*[\w-]+\.\w+\s*=)", own) if own.strip() else ()
+        merged["set"] = (*PROFILES.get(profile, {}).get("set", ()), *convert(kinds["set"], own, "--set"))
     values = {}
     for key, value in merged.items():
         flag = "--" + key.replace("_", "-")
@@ -290,11 +299,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         told = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as err:
-        raise UsageError(f"--config {path}: {err.strerror}") from err
+        raise UsageError(f"{path}: {err.strerror}") from err
     except UnicodeDecodeError as err:
-        raise UsageError(f"--config {path} is not UTF-8") from err
+        raise UsageError(f"{path} is not UTF-8") from err
     except yaml.YAMLError as err:
-        raise UsageError(f"--config {path} is not YAML: {err}") from err
+        raise UsageError(f"{path} is not YAML: {err}") from err
     if not isinstance(told, dict):
-        raise UsageError(f"--config {path} holds no settings")
+        raise UsageError(f"{path} holds no settings")
     return {str(k).replace("-", "_"): v for k, v in told.items()}
