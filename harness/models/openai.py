@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from harness import progress
 from harness.errors import ModelError, ModelTimeout, UsageError
 from harness.models.costs import Price, size
-from harness.models.hub import bare
+from harness.models.hub import bare, is_url
 from harness.models.options import ModelOptions
 from harness.models.pace import LONGEST, Pace, backoff, told_to_wait
 from harness.models.providers import Provider, provider
@@ -53,6 +53,9 @@ class OpenAI:
         """Connects and asks what is served. Raises UsageError: no key, no server, no such model, no known price."""
         import openai
 
+        if is_url(reference):  # it would become the model's name in every record
+            hint = "--model NAME --base-url URL"
+            raise UsageError(f"{bare(reference)} is an address, where a served name is wanted", hint=hint)
         host = None if options.base_url else provider(reference)
         name = reference.partition("/")[2] if host else reference
         url = options.base_url or (host.base_url if host else "") or os.environ.get("OPENAI_BASE_URL") or None

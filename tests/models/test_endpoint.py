@@ -193,8 +193,11 @@ def test_a_login_in_an_address_is_in_nothing_a_run_keeps_or_says(
     assert again.info["identity"] == done.info["identity"]
     for path in done.folder.iterdir():
         assert not any(word in path.read_bytes() for word in (b"very-", b"secret")), path.name
-    with pytest.raises(UsageError) as caught:  # nobody serves it any more
-        spending(replace(endpoint, url=mine), tmp_path)
+    with pytest.raises(UsageError, match="can't be reached") as caught:  # nobody serves it any more
+        spending(replace(endpoint, url=mine), tmp_path, fresh=True)
+    assert "secret" not in str(caught.value)
+    with pytest.raises(UsageError, match="is an address") as caught:
+        spending(replace(endpoint, url=mine), tmp_path, fresh=True, model=mine)
     assert "secret" not in str(caught.value)
     with pytest.raises(SystemExit):
         cli.fail(f"{mine} can't be reached", f"try {yours}?key=secret")
