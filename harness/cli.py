@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
+import traceback
 import typing
 from pathlib import Path
 from typing import Any
@@ -22,8 +25,12 @@ from harness.commands.train import train
 from harness.commands.winrate import winrate
 from harness.config import make_spec, read_yaml
 from harness.errors import HarnessError
+from harness.models.hub import bare
 
-EXIT_CODES = "Exit codes: 0 done, 1 gate failed, 2 usage or data, 3 inconclusive, 4 incomplete, 130 interrupted."
+EXIT_CODES = (
+    "Exit codes: 0 done, 1 gate failed, 2 usage or data, 3 inconclusive, 4 incomplete, 70 a bug, 130 interrupted, "
+    "141 nobody reads the output."
+)
 
 
 class Commands(click.Group):
@@ -39,9 +46,28 @@ class Commands(click.Group):
 
 
 def main() -> None:
-    """Entry point of the console script."""
+    """Entry point of the console script. Exits 1 for a gate's verdict alone."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that lacks a letter is no reason to stop
+    try:
+        code = ended()
+    except BrokenPipeError:
+        with Path(os.devnull).open("w") as nowhere:  # takes what is left in the buffers
+            for stream in (sys.stdout, sys.stderr):
+                os.dup2(nowhere.fileno(), stream.fileno())
+        code = 141  # as a shell says it
+    sys.exit(code)
+
+
+def ended() -> int:
+    """Runs the command and gives its exit code; what is a user's to mend ends in `fail`."""
     try:
         code = cli.main(standalone_mode=False)
+    except SystemExit as err:
+        if err.code == 1:  # verdicts are returned: this is click's word for a closed pipe
+            raise BrokenPipeError from None
+        raise
     except HarnessError as err:
         fail(str(err), err.hint)
     except click.ClickException as err:
@@ -49,15 +75,24 @@ def main() -> None:
         fail(err.format_message(), f"see: {context.command_path} --help" if context else "")
     except (KeyboardInterrupt, click.Abort):
         click.echo("interrupted: type the same command again to go on from here", err=True)
-        sys.exit(130)
-    sys.exit(code if isinstance(code, int) else 0)
+        return 130
+    except BrokenPipeError:
+        raise
+    except OSError as err:
+        fail(f"{err.filename}: {err.strerror}" if err.filename else str(err), "")
+    except UnicodeError as err:
+        fail(f"text that can't be read: {err}", "is every file UTF-8?")
+    except Exception:
+        traceback.print_exc()
+        return 70
+    return code if isinstance(code, int) else 0
 
 
 def fail(message: str, hint: str) -> typing.NoReturn:
-    """One line of what is wrong, one of what to type next, exit 2."""
-    click.secho(f"error: {printable(message)}", fg="red", err=True)
+    """One line of what is wrong, one of what to type next, exit 2. Neither tells the secrets of a URL."""
+    click.secho(f"error: {printable(bare(message))}", fg="red", err=True)
     if hint:
-        click.echo(f"  {printable(hint)}", err=True)
+        click.echo(f"  {printable(bare(hint))}", err=True)
     sys.exit(2)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from typing import Any, Literal
 from harness.budget import check_budget
 from harness.errors import UnknownName, UsageError
 from harness.models.formats import chat_format
+from harness.models.hub import bare
 from harness.models.options import ModelOptions
 from harness.types import Sampling, sha
 
@@ -152,7 +154,8 @@ class RunSpec:
             name, dot, rest = item.partition(".")
             key, equals, value = rest.partition("=")
             if not (dot and equals and key):
-                raise UsageError(f"--set {item!r} is not of the form plugin.setting=value")
+                hint = "prefill.depths=0,20; in a list of a YAML file, in quotes"
+                raise UsageError(f"--set {item!r} is not of the form plugin.setting=value", hint=hint)
             found.setdefault(name, {})[key] = value
         return found
 
@@ -165,7 +168,7 @@ class RunSpec:
         found = {}
         for item in self.subset:
             name, _, number = item.partition("=")
-            if not name or not number.isdigit() or int(number) < 1:
+            if not name or not number.isdecimal() or int(number) < 1:
                 raise UsageError(f"--subset {item!r} is not of the form attack=number", hint="--subset pair=50")
             found[name] = int(number)
         return found
@@ -175,16 +178,27 @@ class RunSpec:
         if not self.shard:
             return 0, 1
         index, _, parts = self.shard.partition("/")
-        if not (index.isdigit() and parts.isdigit() and 1 <= int(index) <= int(parts)):
+        if not (index.isdecimal() and parts.isdecimal() and 1 <= int(index) <= int(parts)):
             raise UsageError(f"--shard {self.shard!r} is not of the form i/n, with i from 1 to n", hint="--shard 1/4")
         return int(index) - 1, int(parts)
+
+    def shown(self) -> RunSpec:
+        """The same as it may be kept and shown: without the logins and queries of URLs."""
+        values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        for name, value in values.items():
+            if isinstance(value, str):
+                values[name] = bare(value)
+            elif isinstance(value, tuple):
+                values[name] = tuple(map(bare, value))
+        return RunSpec(**values)
 
     def identity(self) -> str:
         """A short hash of what decides the records: two runs that share it can share a folder."""
         skipped = {"concurrency", "timeout", "tensor_parallel", "gpu_memory", "profile", "api_key_env"}
         skipped |= {"judge_api_key_env", "reference_api_key_env", "attacker_api_key_env"}
         skipped |= {"requests_per_minute", "tokens_per_minute", "max_cost", "prices"}
-        told = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in skipped}
+        shown = self.shown()
+        told = {f.name: getattr(shown, f.name) for f in fields(self) if f.name not in skipped}
         for name in ("chat_template", "checkpoints"):  # a file is what it holds, wherever it lies
             if Path(told[name]).is_file():
                 told[name] = sha(Path(told[name]).read_text(encoding="utf-8", errors="replace"))
@@ -219,9 +233,10 @@ def convert(kind: Any, value: Any, name: str) -> Any:
     try:
         if part or isinstance(value, bool) or not isinstance(value, (str, int, float, Path)):
             raise TypeError
-        if isinstance(converted := kind(value), float) and math.isnan(converted):
+        found = kind(value)
+        if isinstance(found, float) and not math.isfinite(found):
             raise ValueError
-        return converted
+        return found
     except (TypeError, ValueError) as err:
         raise UsageError(f"{name}: {value!r} is not {'text' if kind is str else kind.__name__}") from err
 
@@ -249,7 +264,10 @@ def make_spec(given: Mapping[str, Any]) -> RunSpec:
         raise UnknownName("profile", profile, PROFILES)
     merged = {**PROFILES.get(profile, {}), **given}
     if "set" in given:  # settings of plugins add to the profile's; the last one for a plugin wins
-        merged["set"] = (*PROFILES.get(profile, {}).get("set", ()), *convert(kinds["set"], given["set"], "--set"))
+        own = given["set"]
+        if isinstance(own, str):  # a comma within a setting parts no two of them
+            own = re.split(r",(?=\s*[\w-]+\.\w+\s*=)", own) if own.strip() else ()
+        merged["set"] = (*PROFILES.get(profile, {}).get("set", ()), *convert(kinds["set"], own, "--set"))
     values = {}
     for key, value in merged.items():
         flag = "--" + key.replace("_", "-")
@@ -294,11 +312,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         told = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as err:
-        raise UsageError(f"--config {path}: {err.strerror}") from err
+        raise UsageError(f"{path}: {err.strerror}") from err
     except UnicodeDecodeError as err:
-        raise UsageError(f"--config {path} is not UTF-8") from err
+        raise UsageError(f"{path} is not UTF-8") from err
     except yaml.YAMLError as err:
-        raise UsageError(f"--config {path} is not YAML: {err}") from err
+        raise UsageError(f"{path} is not YAML: {err}") from err
     if not isinstance(told, dict):
-        raise UsageError(f"--config {path} holds no settings")
+        raise UsageError(f"{path} holds no settings")
     return {str(k).replace("-", "_"): v for k, v in told.items()}

@@ -38,7 +38,7 @@ from harness.plan import (
     open_targets,
     share,
 )
-from harness.store import Store, build, load, read_as, read_prompt, request_key, write_json
+from harness.store import Store, build, load, locked, read_as, read_prompt, request_key, write_json
 from harness.trust import measures
 from harness.types import (
     BROKEN,
@@ -89,9 +89,11 @@ async def run_async(
 ) -> Run:
     """`run`, for callers that have an event loop."""
     folder = Path(out) if out else default_folder(spec)
-    check_folder(folder, spec, fresh=fresh)
-    purse = Purse(limit=spec.max_cost, prices=spec.prices, spent=earlier_cost(folder))
     async with AsyncExitStack() as stack:
+        stack.enter_context(locked(folder))
+        if not fresh:
+            check_folder(folder, spec, stages)
+        purse = Purse(limit=spec.max_cost, prices=spec.prices, spent=0.0 if fresh else earlier_cost(folder))
         opened = await open_targets(spec, purse)
         stack.push_async_callback(close_all, opened)
         targets = opened[1:] if spec.skip_base else opened
@@ -104,10 +106,13 @@ async def run_async(
         stack.push_async_callback(close_all, helpers)
         check_attacker(plan, attacker, targets)
         check_labels([*opened, *helpers])
-        store = stack.enter_context(Store(folder))
+        store = Store(folder, held=True)
+        work = Work(spec, plan, store, targets, attacker, judging, reference, purse)
+        if fresh:  # everything that can be checked beforehand has been
+            forget(folder)
+        stack.enter_context(store)
         prices = {m.name: price for m in [*opened, *helpers] if (price := getattr(m, "price", None))}
         purse.spent = purse.before = max(purse.before, kept_cost(folder, prices))
-        work = Work(spec, plan, store, targets, attacker, judging, reference, purse)
         judges: list[Judge | Pairwise] = [*work.judges, *([work.comparer] if plan.pairs else [])]
         with Manifest.opened(folder, spec, plan, targets, judges) as manifest:
             if purse.known:
@@ -133,20 +138,24 @@ def default_folder(spec: RunSpec) -> Path:
     return Path("runs") / f"{name}-{spec.identity()}"
 
 
-def check_folder(folder: Path, spec: RunSpec, *, fresh: bool) -> None:
-    """Raises UsageError when the folder holds a run of other settings; empties it with `fresh`."""
-    if fresh:
-        kept = ("run.json", "records.jsonl", "transcripts.jsonl", "memo.jsonl", "metrics.json", LABELS, CARRIED)
-        for name in kept:
-            (folder / name).unlink(missing_ok=True)
+def forget(folder: Path) -> None:
+    """Removes what a run folder holds of its run."""
+    for name in ("run.json", "records.jsonl", "transcripts.jsonl", "memo.jsonl", "metrics.json", LABELS, CARRIED):
+        (folder / name).unlink(missing_ok=True)
+
+
+def check_folder(folder: Path, spec: RunSpec, stages: Stages | None) -> None:
+    """Raises UsageError when the folder holds a run of other settings."""
     if not (folder / "run.json").exists():
         return
-    before = load(folder).info
+    before = load(folder, metrics=False).info
     if before.get("identity") != spec.identity():
-        now = asdict(spec)
+        now = asdict(spec.shown())
         was = before.get("spec", {})
         differs = [k for k in now if k in was and list_or_same(now[k]) != was[k]]
         hint = "name another folder with --out, or start over with --fresh"
+        if stages is not None:
+            hint = "name another folder with --candidate"  # the gate's
         raise UsageError(f"{folder} holds a run with other settings ({', '.join(differs) or 'version'})", hint=hint)
 
 
@@ -154,12 +163,12 @@ def earlier_cost(folder: Path) -> float:
     """What earlier starts of this run have spent: a limit holds for all of them together."""
     if not (folder / "run.json").exists():
         return 0.0
-    return float(load(folder).info.get("budget", {}).get("cost_usd", 0.0))
+    return float(load(folder, metrics=False).info.get("budget", {}).get("cost_usd", 0.0))
 
 
 def kept_cost(folder: Path, prices: Mapping[str, Price]) -> float:
     """What the replies in the folder of a run that was killed have cost: the kill left them, but not their sum."""
-    if not prices or not (folder / "run.json").exists() or "cost" in load(folder).info:
+    if not prices or not (folder / "run.json").exists() or "cost" in load(folder, metrics=False).info:
         return 0.0  # a start that ends by itself writes its cost down
 
     def cost(line: Mapping[str, Any]) -> float:
@@ -487,24 +496,34 @@ def reason(err: BaseException) -> str:
 
 
 def mostly_failed(records: Iterable[Record]) -> list[str]:
-    """A note for each model most of whose attempts failed, as when its engine stops: such a run isn't complete."""
+    """A note for each model most of whose attempts failed, as when its engine stops: such a run isn't complete.
+
+    A judge whose model failed has failed the attempt as well.
+    """
     by_model: dict[str, list[Record]] = {}
     for record in records:
         by_model.setdefault(record.model, []).append(record)
     found = []
     for name, own in by_model.items():
-        failed = [r for r in own if r.error is not None and not r.spent.get("exhausted")]
+        failed = [why for r in own if (why := broke(r)) and not r.spent.get("exhausted")]
         if 2 * len(failed) > len(own):
-            common, _ = Counter(r.error for r in failed).most_common(1)[0]
+            common, _ = Counter(failed).most_common(1)[0]
             found.append(
                 f"{name}: {len(failed):,} of {len(own):,} attempts failed ({common}). The same command retries."
             )
     return found
 
 
+def broke(record: Record) -> str | None:
+    """Why an attempt failed: its request, or the judge that counts; None where it did not."""
+    if record.label == "unscored" and record.judgements[0].reason.partition(":")[0] in ("error", "judge_failed"):
+        return f"the judge {record.judgements[0].judge} failed"
+    return record.error
+
+
 def rewrite(folder: Path) -> Run:
     """Metrics and reports of a run folder made anew from its records. Raises DataError when it is none."""
-    write_metrics(folder, load(folder).records)
+    write_metrics(folder, load(folder, metrics=False).records)
     return write_reports(load(folder))
 
 

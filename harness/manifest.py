@@ -41,11 +41,10 @@ class Manifest:
     def opened(
         cls, folder: Path, spec: RunSpec, plan: Plan, models: Sequence[Model], judges: Sequence[Judge | Pairwise]
     ) -> Iterator[Manifest]:
-        """Writes run.json as partial; it stays so unless `complete` is called. No secret of the model's URL is kept.
+        """Writes run.json as partial; it stays so unless `complete` is called. No secret of a URL is kept.
 
         Raises UsageError where an earlier start had other weights, behaviors or judges under the same names.
         """
-        model = bare(spec.model)
         path = folder / "run.json"
         earlier: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         manifest = cls(path, {}, dict(earlier.get("budget", {})), earlier.get("finished"))
@@ -53,8 +52,8 @@ class Manifest:
             "harness": __version__,
             "status": "partial",
             "identity": spec.identity(),
-            "command": shlex.join(["harness", *(arg.replace(spec.model, model) for arg in sys.argv[1:])]),
-            "spec": {**asdict(spec), "model": model},
+            "command": shlex.join(["harness", *map(bare, sys.argv[1:])]),
+            "spec": asdict(spec.shown()),
             "started": earlier.get("started") or now(),
             "finished": None,
             "host": host(),
@@ -71,7 +70,7 @@ class Manifest:
             "subsets": {name: [b.id for b in drawn] for name, drawn in plan.subsets.items()},
             "seeds": list(plan.seeds),
             "budget": manifest.before,
-            "notes": [note.replace(spec.model, model) for note in plan.notes],
+            "notes": [bare(note) for note in plan.notes],
         }
         if changed := sorted(differing(earlier, manifest.info)):
             hint = f"name another folder, or remove this one to start over: rm -r {shlex.quote(str(folder))}"

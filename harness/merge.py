@@ -83,7 +83,8 @@ def _gaps(folders: Sequence[Path], specs: Sequence[RunSpec]) -> list[str]:
     for folder, spec in zip(folders, specs, strict=True):
         key, (index, count) = whole(spec).identity(), spec.part()
         if sizes.setdefault(key, count) != count:
-            raise UsageError(f"{folder} is part {spec.shard}, the others are of {sizes[key]}", hint="one cut at a time")
+            other = next(iter(parts[key].values()))
+            raise UsageError(f"{_cut(folder, count)}, {_cut(other, sizes[key])}", hint="one cut at a time")
         if index in parts.setdefault(key, {}):
             raise UsageError(f"{folder} and {parts[key][index]} are the same part", hint="name each part once")
         parts[key][index] = folder
@@ -94,6 +95,10 @@ def _gaps(folders: Sequence[Path], specs: Sequence[RunSpec]) -> list[str]:
         for index in range(sizes[key])
         if index not in found
     ]
+
+
+def _cut(folder: Path, count: int) -> str:
+    return f"{folder} is {f'one of {count} parts' if count > 1 else 'a whole run'}"
 
 
 def _disjoint(runs: Sequence[Run]) -> None:

@@ -335,7 +335,7 @@ def begin(
     identity = sha([hashed, described, form or detect(file), asked])[:8]
     started = now()
     if (out / "run.json").exists():
-        earlier = load(out).info
+        earlier = load(out, metrics=False).info
         if earlier.get("identity") != identity:
             raise DataError(f"{out} already holds a run", hint="name another folder with --out")
         started = earlier.get("started", started)
@@ -367,7 +367,7 @@ def finish(out: Path, said: People, source: str) -> None:
         keep(out, said.human, by=f"labels of {source}")
     if said.carried:
         carry(out, said.carried)
-    done = load(out)
+    done = load(out, metrics=False)
     write_json(out / "run.json", {**done.info, "status": "complete", "finished": now()})
     write_metrics(out, done.records)
     write_reports(load(out))

@@ -16,6 +16,7 @@ import errno
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from types import TracebackType
@@ -28,13 +29,18 @@ T = TypeVar("T")
 
 
 class Lines:
-    """One append-only JSONL file. Raises UsageError when the disk is full."""
+    """One append-only JSONL file. Raises UsageError when it can't be written."""
 
     def __init__(self, path: Path, *, private: bool) -> None:
         self.path = path
-        mend(path)
-        mode = 0o600 if private else 0o644
-        self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, mode)
+        try:
+            mend(path)
+            self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600 if private else 0o644)
+        except OSError as err:
+            raise disk_error(path, err) from err
+        if private:
+            with suppress(PermissionError):  # someone else's file, or a file system without modes
+                os.fchmod(self._fd, 0o600)
 
     def append(self, value: Mapping[str, Any]) -> None:
         """Writes one line; it is whole in the file when this returns."""
@@ -54,7 +60,8 @@ class Lines:
 
 def disk_error(path: Path, err: OSError) -> UsageError:
     """What a user is told when a file can't be written."""
-    hint = "free some space, then type the same command again: it goes on from here"
+    first = "free some space" if err.errno in (errno.ENOSPC, errno.EDQUOT) else "mend that"
+    hint = f"{first}, then type the same command again: it goes on from here"
     return UsageError(f"{path.name} can't be written in {path.parent}: {err.strerror}", hint=hint)
 
 
@@ -103,7 +110,7 @@ def read_as(path: Path, make: Callable[[dict[str, Any]], T]) -> Iterator[T]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Replaces a JSON file in one step. Raises UsageError when the disk is full."""
+    """Replaces a JSON file in one step. Raises UsageError when it can't be written."""
     fresh = path.with_suffix(".tmp")
     try:
         fresh.write_text(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
@@ -165,47 +172,71 @@ def plain(value: Any) -> dict[str, Any]:
     return {name: held for name, held, default in named if held != default}
 
 
+@contextmanager
+def locked(folder: Path, who: str = "run") -> Iterator[None]:
+    """Makes a folder and holds it for this process alone; one that was made for nothing is gone afterwards.
+
+    Raises UsageError when another `who` has it, or when it can't be made.
+    """
+    from filelock import FileLock, Timeout
+
+    made = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as err:
+        raise UsageError(f"{folder} can't be made: {err.strerror}", hint="name another with --out") from err
+    lock = FileLock(folder / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as err:
+        raise UsageError(f"another {who} is writing {folder}", hint="wait for it, or name --out") from err
+    except OSError as err:
+        raise disk_error(folder / ".lock", err) from err
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            if made and [path.name for path in folder.iterdir()] == [".lock"]:
+                (folder / ".lock").unlink()
+                folder.rmdir()
+        lock.release()
+
+
 @dataclass(slots=True)
 class Store:
-    """A run folder that is being written. Use as a context manager; one process at a time."""
+    """A run folder that is being written. Use as a context manager; one process at a time.
+
+    `held`: whoever opens it has locked the folder.
+    """
 
     folder: Path
+    held: bool = False
     records: dict[str, Record] = field(default_factory=dict)
     completions: dict[str, Completion] = field(default_factory=dict)
     memos: dict[str, str] = field(default_factory=dict)
     _files: dict[str, Lines] = field(default_factory=dict)
-    _lock: Any = None
+    _open: ExitStack = field(default_factory=ExitStack)
 
     def __enter__(self) -> Store:
         """Locks the folder and reads what an earlier start left. Raises UsageError when another run has it."""
-        from filelock import FileLock, Timeout
-
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as err:
-            raise UsageError(f"{self.folder} can't be made: {err.strerror}", hint="name another with --out") from err
-        self._lock = FileLock(self.folder / ".lock", timeout=0)
-        try:
-            self._lock.acquire()
-        except Timeout as err:
-            raise UsageError(f"another run is writing {self.folder}", hint="wait for it, or name --out") from err
-        except OSError as err:
-            raise disk_error(self.folder / ".lock", err) from err
-        for name, private in (("records", False), ("transcripts", True), ("memo", True)):
-            self._files[name] = Lines(self.folder / f"{name}.jsonl", private=private)
-        self.records = read_records(self.folder / "records.jsonl")
-        for key, completion in read_as(
-            self.folder / "transcripts.jsonl", lambda line: (line["sha"], build(Completion, line["completion"]))
-        ):
-            self.completions[key] = completion
-        self.memos = dict(read_as(self.folder / "memo.jsonl", lambda line: (line["key"], line["value"])))
+        with ExitStack() as stack:
+            if not self.held:
+                stack.enter_context(locked(self.folder))
+            for name, private in (("records", False), ("transcripts", True), ("memo", True)):
+                self._files[name] = Lines(self.folder / f"{name}.jsonl", private=private)
+                stack.callback(self._files[name].close)
+            self.records = read_records(self.folder / "records.jsonl")
+            for key, completion in read_as(
+                self.folder / "transcripts.jsonl", lambda line: (line["sha"], build(Completion, line["completion"]))
+            ):
+                self.completions[key] = completion
+            self.memos = dict(read_as(self.folder / "memo.jsonl", lambda line: (line["key"], line["value"])))
+            self._open = stack.pop_all()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, err: BaseException | None, tb: TracebackType | None) -> None:
         """Closes the files and lets go of the folder."""
-        for file in self._files.values():
-            file.close()
-        self._lock.release()
+        self._open.close()
 
     def put_record(self, record: Record) -> None:
         """Keeps a record; one with the same key (a retried failure) takes its place."""
@@ -250,18 +281,31 @@ def request_key(model: str, prompt: Prompt, sampling: Sampling) -> str:
     return sha(json.dumps([model, prompt, sampling], default=plain))
 
 
-def load(folder: str | Path) -> Run:
-    """Reads a run folder back. Raises DataError when it is none."""
+def read_metrics(path: Path) -> tuple[Metric, ...]:
+    """The numbers of a run; none where there is no file. Raises DataError when it is broken."""
+    if not path.exists():
+        return ()
+    hint = f"harness report {path.parent} writes it anew"
+    try:
+        return tuple(build(Metric, told) for told in read_json(path))
+    except DataError as err:
+        raise DataError(str(err), hint=hint) from err
+    except (TypeError, AttributeError) as err:
+        raise DataError(f"{path} is broken: it holds no list of metrics", hint=hint) from err
+
+
+def load(folder: str | Path, *, metrics: bool = True) -> Run:
+    """Reads a run folder back; without its `metrics` for who makes them anew. Raises DataError when it is none."""
     folder = Path(folder)
     if not (folder / "run.json").exists():
         raise DataError(f"{folder} is not a run folder: it has no run.json", hint="harness run writes one")
     info = read_json(folder / "run.json")
     if not isinstance(info, dict):
         raise DataError(f"{folder / 'run.json'} is broken: it holds no named settings")
-    told = read_json(path) if (path := folder / "metrics.json").exists() else []
     latest = read_records(folder / "records.jsonl")
     ordered = tuple(latest[key] for key in sorted(latest))
-    return Run(folder=folder, info=info, records=ordered, metrics=tuple(build(Metric, m) for m in told))
+    told = read_metrics(folder / "metrics.json") if metrics else ()
+    return Run(folder=folder, info=info, records=ordered, metrics=told)
 
 
 def frames(run: Run) -> tuple[Any, Any]:

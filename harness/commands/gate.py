@@ -10,7 +10,10 @@ import click
 from harness.errors import UsageError
 
 FOLDER = click.Path(path_type=Path)
-EXIT_CODES = "Exit codes: 0 pass, 1 fail, 2 usage or data, 3 inconclusive, 4 incomplete, 130 interrupted."
+EXIT_CODES = (
+    "Exit codes: 0 pass, 1 fail, 2 usage or data, 3 inconclusive, 4 incomplete, 70 a bug, 130 interrupted, "
+    "141 nobody reads the output."
+)
 
 
 @click.command(epilog=EXIT_CODES)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -38,9 +40,30 @@ def given(flags: dict[str, Any]) -> dict[str, Any]:
 
 def check_json(to: str) -> None:
     """Raises UsageError when the file of --json can't be written: said before anything is asked."""
-    if to and to != "-" and (Path(to).is_dir() or not Path(to).parent.is_dir()):
-        why = "is a folder" if Path(to).is_dir() else "is in no folder that exists"
-        raise UsageError(f"--json {to} {why}", hint="name a file in a folder that exists, or - for the terminal")
+    if not to or to == "-":
+        return
+    path = Path(to)
+    if path.is_dir():
+        why = "is a folder"
+    elif not path.parent.is_dir():
+        why = "is in no folder that exists"
+    elif not os.access(path if path.exists() else path.parent, os.W_OK):
+        why = "can't be written"
+    else:
+        return
+    raise UsageError(f"--json {to} {why}", hint="name a file in a folder that can be written, or - for the terminal")
+
+
+@contextmanager
+def told_what_is_kept(out: Path | None) -> Iterator[None]:
+    """Where no folder keeps anything, an interrupt says so, and not that the same command goes on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if out is not None:
+            raise
+        click.echo("interrupted, and nothing was kept: with --out FOLDER the same command goes on", err=True)
+        raise click.exceptions.Exit(130) from None
 
 
 def show(done: Any) -> None:

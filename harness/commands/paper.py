@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from harness import progress
-from harness.commands.options import given, settings_as_options, show
+from harness.commands.options import check_json, given, settings_as_options, show
 from harness.errors import UsageError
 
 EXIT_CODES = "Exit codes: 0 done, 2 usage or data, 4 incomplete, 130 interrupted."
@@ -61,6 +61,7 @@ def paper(
     harness paper --model smollm2-135m --limit 4             a trial on the CPU, on harmless stand-ins
     """
     progress.quiet = quiet or to == "-"
+    check_json(to)
     if folders and not merging:
         raise UsageError(
             f"unexpected {folders[0]}", hint="to join run folders: harness paper --merge FOLDERS --out FOLDER"

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from harness import progress
-from harness.commands.options import check_json
+from harness.commands.options import check_json, told_what_is_kept
 
 
 @click.command()
@@ -65,7 +65,8 @@ def score(
     own = {"judge_base_url": judge_base_url, "judge_api_key_env": judge_api_key_env}
     told = {"judge": judge, "judge_model": judge_model, **own, "set": changes}
     spec = make_spec({"model": "recorded", **told})
-    done = score_file(file, spec, form=form, questions=questions, out=out, labelled=labelled)
+    with told_what_is_kept(out):
+        done = score_file(file, spec, form=form, questions=questions, out=out, labelled=labelled)
     if to and to != "-":
         Path(to).write_text(json.dumps(done.told, indent=2) + "\n", encoding="utf-8")
     click.echo(json.dumps(done.told, indent=None if to == "-" else 2))

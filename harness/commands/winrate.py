@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from harness import progress
-from harness.commands.options import check_json
+from harness.commands.options import check_json, told_what_is_kept
 from harness.types import Metric, Record
 
 
@@ -50,8 +50,10 @@ def winrate(
     """
     progress.quiet = quiet or to == "-"
     from harness.data.recorded import located
+    from harness.engine import mostly_failed
     from harness.judges.pairwise import PRESET, Pairwise
     from harness.metrics import compute
+    from harness.models.hub import bare
     from harness.models.open import open_models
     from harness.models.options import ModelOptions
     from harness.models.remember import Remembered
@@ -62,7 +64,7 @@ def winrate(
 
     check_json(to)
     files = [digest(located(file)) for file in (replies, reference)]
-    identity = sha([*files, judge_model, judge_base_url, seed, PRESET.digest])[:8]
+    identity = sha([*files, judge_model, bare(judge_base_url), seed, PRESET.digest])[:8]
     check(out, identity)
 
     async def compared(store: Store | None) -> tuple[list[Record], dict[str, int]]:
@@ -78,11 +80,8 @@ def winrate(
             await model.close()
 
     if out is None:
-        try:
+        with told_what_is_kept(out):
             records, left = asyncio.run(compared(None))
-        except KeyboardInterrupt:
-            click.echo("interrupted, and nothing was kept: with --out FOLDER the same command goes on", err=True)
-            raise click.exceptions.Exit(130) from None
         metrics = compute(records)
     else:
         with Store(out) as store:
@@ -91,13 +90,16 @@ def winrate(
                 if store.records.get(record.key) != record:
                     store.put_record(record)
         metrics = compute(records)
-        finish(out, metrics, left_out(left))
+        finish(out, metrics, notes=left_out(left), failing=mostly_failed(records))
     told = summary(records, metrics) | left
     for line in left_out(left):
         click.echo(line, err=True)
     if to and to != "-":
         Path(to).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
     click.echo(json.dumps(told, indent=None if to == "-" else 2))
+    if failing := mostly_failed(records):
+        click.echo("\n".join(failing), err=True)
+        raise click.exceptions.Exit(4)
 
 
 def summary(records: list[Any], metrics: tuple[Any, ...]) -> dict[str, Any]:
@@ -130,7 +132,7 @@ def check(out: Path | None, identity: str) -> None:
     from harness.errors import DataError
     from harness.store import load
 
-    if out is not None and (out / "run.json").exists() and load(out).info.get("identity") != identity:
+    if out is not None and (out / "run.json").exists() and load(out, metrics=False).info.get("identity") != identity:
         raise DataError(f"{out} already holds a run", hint="name another folder with --out")
 
 
@@ -140,7 +142,7 @@ def begin(out: Path, file: Path, identity: str, judge: dict[str, Any]) -> None:
     from harness.manifest import now, versions
     from harness.store import load, write_json
 
-    earlier = load(out).info if (out / "run.json").exists() else {}
+    earlier = load(out, metrics=False).info if (out / "run.json").exists() else {}
     judges = {"pairwise": json.loads(json.dumps(judge, default=str))}
     if earlier.get("judges", judges) != judges:
         raise DataError(f"{out} was compared by another model of this name", hint="name another folder with --out")
@@ -167,16 +169,16 @@ def left_out(left: Mapping[str, int]) -> list[str]:
     return [f"{words}: {left[name]}" for name, words in told.items() if left[name]]
 
 
-def finish(out: Path, metrics: Sequence[Metric], notes: Sequence[str] = ()) -> None:
-    """Metrics and reports of a folder whose comparisons are all there."""
+def finish(out: Path, metrics: Sequence[Metric], notes: Sequence[str], failing: Sequence[str]) -> None:
+    """Metrics and reports of a folder whose comparisons are all there; `failing` says why it stays partial."""
     from dataclasses import asdict
 
     from harness.engine import write_reports
     from harness.manifest import now
     from harness.store import load, write_json
 
-    info = load(out).info
-    told = {"notes": [*info["notes"], *notes], "status": "complete", "finished": now()}
-    write_json(out / "run.json", {**info, **told})
+    info = load(out, metrics=False).info
+    done = {} if failing else {"status": "complete", "finished": now()}
+    write_json(out / "run.json", {**info, "notes": [*info["notes"], *notes, *failing], **done})
     write_json(out / "metrics.json", [asdict(m) for m in metrics])
     write_reports(load(out))

@@ -65,8 +65,11 @@ def run_gate(
     write_outputs(verdict, folder, policy=str(policy or "gate.yaml"), when=when)
     printed = [render.to_text(verdict)]
     if summary := environment.get("GITHUB_STEP_SUMMARY"):
-        with Path(summary).open("a", encoding="utf-8") as file:
-            file.write(render.to_markdown(verdict))
+        try:
+            with Path(summary).open("a", encoding="utf-8") as file:
+                file.write(render.to_markdown(verdict))
+        except OSError as err:  # the verdict stands without it
+            printed.append(f"the step summary can't be written: {summary}: {err.strerror}")
     if environment.get("GITHUB_ACTIONS") == "true":
         printed += render.to_annotations(verdict)
     return verdict, "\n".join(printed)

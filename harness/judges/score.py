@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import os
+import signal
 import sys
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
@@ -103,7 +104,8 @@ def _chunk(items: Sequence[Recorded], judges: Sequence[Judge]) -> list[Record]:
 def _in_processes(items: Iterator[Recorded], judges: Sequence[Judge], workers: int) -> Iterator[Record]:
     """Chunks in flight are bounded, so a file of any size takes the same memory."""
     flying: deque[Future[list[Record]]] = deque()
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("fork")) as pool:
+    forked, deaf = multiprocessing.get_context("fork"), (signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is ours to answer
+    with ProcessPoolExecutor(workers, mp_context=forked, initializer=signal.signal, initargs=deaf) as pool:
         while True:
             while len(flying) < 2 * workers and (chunk := list(islice(items, CHUNK))):
                 flying.append(pool.submit(_chunk, chunk, tuple(judges)))

@@ -59,8 +59,10 @@ def sample(
 ) -> Sheet:
     """Draws a labelling sheet from a run folder: of each slice `n`, or as many as `half_width` needs.
 
-    Raises DataError when nothing was judged, UsageError when the sheet exists already.
+    Raises DataError when nothing was judged, UsageError when the sheet exists already, or for sizes that make no sense.
     """
+    if n < 0 or not 0 < half_width < 1:
+        raise UsageError("--n must be at least 0, and --half-width above 0 and below 1", hint="--half-width 0.1")
     run, out = Path(run), Path(out)
     if out.exists():
         raise UsageError(f"{out} exists already", hint="it may hold labels: name another file")
@@ -131,7 +133,7 @@ def read_sheet(sheet: str | Path, run: str | Path) -> dict[str, bool]:
             continue
         seed = name.partition("-")[0]
         if seed not in seeds:
-            seeds[seed] = {_id(key, int(seed)): key for key in keys} if seed.isdigit() else {}
+            seeds[seed] = {_id(key, int(seed)): key for key in keys} if seed.isdecimal() else {}
         key, label = seeds[seed].get(name), human_label(told)
         if key is None:
             raise DataError(f"{where}: {name!r} is no attempt of {run}", hint="name the run the sheet was drawn from")

@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import Any, get_args
 
 from harness import __version__, registry
-from harness.errors import UsageError
 from harness.lab.pool import pool
 from harness.lab.spec import BASE, LabSpec
 from harness.lab.train import Checkpoint, Shelf, make
 from harness.manifest import now
-from harness.store import read_json, write_json
+from harness.models.hub import bare
+from harness.store import locked, read_json, write_json
 from harness.train import trainer
 from harness.train.data import load as load_data
 from harness.train.methods import check_rows
@@ -55,14 +55,8 @@ class Lab:
 
 def run_lab(spec: LabSpec, folder: Path) -> Lab:
     """Does a lab, or goes on with one that was cut off. Raises UsageError or DataError."""
-    from filelock import FileLock, Timeout
-
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(folder / ".lock", timeout=0):
-            return stages(spec, folder)
-    except Timeout as err:
-        raise UsageError(f"another lab is at work in {folder}", hint="wait for it, or name another with --out") from err
+    with locked(folder, "lab"):
+        return stages(spec, folder)
 
 
 def stages(spec: LabSpec, folder: Path) -> Lab:
@@ -78,7 +72,7 @@ def stages(spec: LabSpec, folder: Path) -> Lab:
         "command": shlex.join(["harness", *sys.argv[1:]]),
         "started": earlier.get("started") or now(),
         "finished": None,
-        "spec": asdict(spec),
+        "spec": shown(spec),
         "methods": earlier.get("methods", {}),
         "run": earlier.get("run"),
         "gates": earlier.get("gates", []),
@@ -107,7 +101,13 @@ def earlier_start(spec: LabSpec, folder: Path) -> dict[str, Any]:
     """What lab.json tells of an earlier start of this very lab; empty where there was none."""
     path = folder / "lab.json"
     told: dict[str, Any] = read_json(path) if path.exists() else {}
-    return told if told.get("spec") == as_json(asdict(spec)) else {}
+    return told if told.get("spec") == as_json(shown(spec)) else {}
+
+
+def shown(spec: LabSpec) -> dict[str, Any]:
+    """The lab's file as it may be kept: without the logins and queries of URLs."""
+    run = {key: bare(value) if isinstance(value, str) else value for key, value in spec.run.items()}
+    return {**asdict(spec), "run": run}
 
 
 def outcome(manifest: Mapping[str, Any]) -> Any:

@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import http.client
 import lzma
+import re
 import shutil
 import tarfile
 import tempfile
@@ -25,6 +26,7 @@ from harness.progress import Bar
 
 LEFT_OUT = ["*.pth", "*.gguf", "original/*", "*.msgpack", "*.h5", "*.onnx", "onnx/*"]
 BLOCK = 2**20
+URL = re.compile(r"(https?://)(?:[^/\s]*@)?([^?#\s]*)\S*", re.IGNORECASE)  # less login, query and fragment
 BROKEN = (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError)
 """What unpacking a broken archive raises; RuntimeError: it is encrypted, or packed in a way that is not known here."""
 
@@ -104,12 +106,9 @@ def is_url(reference: str) -> bool:
     return reference.startswith(("http://", "https://"))
 
 
-def bare(reference: str) -> str:
-    """A reference as it may be kept and shown: a URL's login and query are left out, for they can be secret."""
-    if not is_url(reference):
-        return reference
-    at = urlsplit(reference)
-    return f"{at.scheme}://{at.netloc.rpartition('@')[2]}{at.path}"
+def bare(text: str) -> str:
+    """A text as it may be kept and shown: logins and queries of the URLs in it are left out, for they can be secret."""
+    return URL.sub(r"\1\2", text)
 
 
 def from_url(url: str) -> Path:

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from harness import progress
 from harness.errors import ModelError, ModelTimeout, UsageError
 from harness.models.costs import Price, size
+from harness.models.hub import bare, is_url
 from harness.models.options import ModelOptions
 from harness.models.pace import LONGEST, Pace, backoff, told_to_wait
 from harness.models.providers import Provider, provider
@@ -52,6 +53,9 @@ class OpenAI:
         """Connects and asks what is served. Raises UsageError: no key, no server, no such model, no known price."""
         import openai
 
+        if is_url(reference):  # it would become the model's name in every record
+            hint = "--model NAME --base-url URL"
+            raise UsageError(f"{bare(reference)} is an address, where a served name is wanted", hint=hint)
         host = None if options.base_url else provider(reference)
         name = reference.partition("/")[2] if host else reference
         url = options.base_url or (host.base_url if host else "") or os.environ.get("OPENAI_BASE_URL") or None
@@ -95,7 +99,7 @@ class OpenAI:
         self.can |= frozenset(self.options.capabilities)  # type: ignore[arg-type]
         if self.host and self.host.base_url:  # hosts list in ways of their own; let the first request tell
             return
-        where = self.options.base_url or "the endpoint"
+        where = self._where()
         try:
             served = {m.id: m for m in (await self._client.with_options(max_retries=1).models.list()).data}
         except openai.AuthenticationError as err:
@@ -113,13 +117,17 @@ class OpenAI:
         if served and getattr(served[self.served], "owned_by", "") == "vllm":
             self.can |= VLLM_CAN
 
+    def _where(self) -> str:
+        """The endpoint in messages, without what may be secret in its address."""
+        return bare(self.options.base_url or "the endpoint")
+
     def _check_key(self) -> str:
         """What to do about a key that is refused."""
         return f"check {self.options.api_key_env}" if self.options.api_key_env else f"no key was sent: {HELPER_KEYS}"
 
     def describe(self) -> dict[str, Any]:
         """What is known of an endpoint: where it is and which model it serves."""
-        told = {"kind": "openai", "base_url": self.options.base_url or "default", "served": self.served}
+        told = {"kind": "openai", "base_url": bare(self.options.base_url or "default"), "served": self.served}
         return {**told, "left_out": sorted(self._dropped)} if self._dropped else told
 
     def head(self, text: str, k: int) -> str:
@@ -259,7 +267,7 @@ class OpenAI:
     def _answered(self, err: Any, tries: int) -> tuple[float | None, ModelError]:
         """How long to wait before the next try (None: don't), and what to say when there is none."""
         code = err.status_code
-        where = self.options.base_url or "the endpoint"
+        where = self._where()
         if code == 401 or (code == 403 and not self._key_works and not flagged(err)):
             raise UsageError(f"{where} refuses the key ({code})", hint=self._check_key()) from err
         told = told_to_wait(err.response.headers)

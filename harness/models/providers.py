@@ -34,7 +34,7 @@ def provider(reference: str) -> Provider | None:
 
 
 def host_of(reference: str, base_url: str) -> str:
-    """Where a model's requests go, and its key with them; empty for weights on this machine."""
+    """Where a model's requests go, and its key with them, less any login; empty for weights on this machine."""
     host = provider(reference)
     at = urlsplit(base_url or (host.base_url or host.name if host else ""))
-    return f"{at.scheme}://{at.netloc}" if at.netloc else at.path
+    return f"{at.scheme}://{at.netloc.rpartition('@')[2]}" if at.netloc else at.path

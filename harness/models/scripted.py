@@ -13,6 +13,7 @@ Every one takes `latency` (seconds a reply) and `concurrency` (replies at once; 
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import re
 import time
@@ -61,6 +62,8 @@ class Scripted:
                 settings[key] = kinds[key](value)
             except ValueError as err:
                 raise UsageError(f"{key}={value!r} of a scripted model is not a number") from err
+            if not 0 <= settings[key] < math.inf:
+                raise UsageError(f"{key}={value!r} of a scripted model must be at least 0")
         return cls(policy=policy, name=reference, **settings)
 
     def truth(self, prompt: Prompt, seed: int = 0) -> Label:

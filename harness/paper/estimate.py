@@ -104,6 +104,8 @@ class Estimate:
 
 def estimate(spec: RunSpec, *, machine: str = "", gpus: int = 0, price: float = 0.0, billions: float = 0.0) -> Estimate:
     """What a run will take. Raises UnknownName for a machine, UsageError where the model's size can't be told."""
+    if not all(0 <= number < math.inf for number in (gpus, price, billions)):
+        raise UsageError("--gpus, --price and --billions must be at least 0", hint="left out, each is guessed")
     spec = _spelled_out(spec)
     found = tuple(loads(spec))
     if spec.base_url or spec.model.startswith("openai/"):

@@ -51,6 +51,12 @@ def test_github_gets_its_summary_and_annotations(pair, policy, tmp_path):
     assert "::error title=asr/direct::" in printed
 
 
+def test_a_step_summary_that_can_not_be_written_is_said_and_the_verdict_stands(pair, policy, tmp_path):
+    verdict, printed = run_gate(*pair, policy, environment={"GITHUB_STEP_SUMMARY": str(tmp_path)})
+    assert verdict.exit_code == 1
+    assert printed.endswith(f"the step summary can't be written: {tmp_path}: Is a directory")
+
+
 def test_no_output_holds_a_word_of_a_transcript(pair, policy, tmp_path):
     run_gate(*pair, policy, out=tmp_path / "out", environment={})
     assert all("secret" not in p.read_text() for p in (tmp_path / "out").iterdir())

@@ -102,7 +102,8 @@ def test_the_candidate_is_run_with_the_baselines_settings_and_its_own_model(home
     assert spec.attacks == ("direct", "completion")
     baseline = load("base")
     baseline.info["spec"] |= {"base_url": "http://mine/v1", "api_key_env": "MY_KEY"}
-    assert candidate_spec(baseline, {"model": "m", "base_url": "http://mine/v1"}).api_key_env == "MY_KEY"
+    for url in ("http://mine/v1", "http://user:password@mine/v1"):  # the login is given again: none is kept
+        assert candidate_spec(baseline, {"model": "m", "base_url": url}).api_key_env == "MY_KEY"
     assert candidate_spec(baseline, {"model": "m", "base_url": "http://yours/v1"}).api_key_env == "OPENAI_API_KEY"
     adapted = candidate_spec(load("base"), {"model": "smollm2-135m", "adapter": "derta"})
     assert adapted.adapter == ("derta",)
@@ -125,6 +126,12 @@ def test_an_incomparable_candidate_is_refused_before_anything_is_asked(home, cha
         gate_model("base", {"model": "scripted:comply", **change}, "gate.yaml", candidate="new", environment={})
     asked = home / "new" / "transcripts.jsonl"
     assert not asked.exists() or not asked.read_text()
+
+
+def test_a_folder_of_another_run_is_refused_in_words_of_the_gate(home):
+    with pytest.raises(UsageError, match="other settings") as caught:
+        judge("scripted:refuse", candidate="base")
+    assert caught.value.hint == "name another folder with --candidate"
 
 
 def test_a_baseline_that_does_not_say_how_it_was_run_can_not_be_followed(home):

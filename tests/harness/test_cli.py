@@ -1,6 +1,7 @@
 """The command line as a user meets it: what is printed, and the exit code."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -35,6 +36,16 @@ def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
         (["gate", "--candidate", "/nowhere"], "not a run folder"),
         (["score", "/nowhere.json"], "does not exist"),
         (["train"], "name a method or a recipe"),
+        (["lab", "nope"], "error: nope: No such file"),
+        (["run", "--model", "scripted:comply?concurrency=-1"], "concurrency='-1' of a scripted model"),
+        (["run", "--model", "scripted:comply?rate=nan"], "rate='nan' of a scripted model"),
+        (["judge", "sample", "a", "--n", "-3"], "--n must be at least 0"),
+        (["judge", "sample", "a", "--half-width", "0"], "--half-width above 0 and below 1"),
+        (["judge", "sample", "a", "--half-width", "2"], "--half-width above 0 and below 1"),
+        (["judge", "sample", "a", "--half-width", "nan"], "--half-width above 0 and below 1"),
+        (["paper", "--model", "scripted:refuse", "--stand-in", "--estimate", "--gpus", "-1"], "must be at least 0"),
+        (["paper", "--model", "scripted:refuse", "--stand-in", "--estimate", "--price", "-1"], "must be at least 0"),
+        (["paper", "--model", "scripted:refuse", "--stand-in", "--estimate", "--billions", "nan"], "must be at least"),
         (["train", "dertra"], "did you mean 'smollm2-derta'"),
     ],
 )
@@ -46,6 +57,48 @@ def test_a_mistake_is_one_line_with_what_to_type_next_and_exit_2(
     assert told in err
     assert err.startswith("error: ")
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "told"),
+    [
+        (PermissionError(13, "Permission denied", "some/file"), 2, "error: some/file: Permission denied\n"),
+        (OSError("no device"), 2, "error: no device\n"),
+        (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"), 2, "error: text that can't be read"),
+        (ZeroDivisionError("division by zero"), 70, "Traceback"),
+        (ExceptionGroup("several", [ValueError("x")]), 70, "Traceback"),
+    ],
+)
+def test_an_unexpected_error_is_no_verdict(
+    raised: Exception, code: int, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(what: str | None) -> list[str]:
+        raise raised
+
+    monkeypatch.setattr("harness.listing.listing", broken)
+    assert call(monkeypatch, "ls") == code
+    assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["ls"], ["--help"], ["report", "/nowhere"]])
+def test_a_closed_pipe_is_no_verdict(arguments: list[str]) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    streams = {"stderr" if arguments == ["report", "/nowhere"] else "stdout": write}
+    command = [sys.executable, "-m", "harness", *arguments]
+    done = subprocess.run(command, check=False, **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **streams})
+    os.close(write)
+    assert done.returncode == 141
+    assert not done.stderr
+
+
+def test_a_terminal_that_lacks_a_letter_gets_another(tmp_path: Path) -> None:
+    rows = tmp_path / "\u2713.jsonl"
+    rows.write_text('{"question": "How is it done?", "response": "Sorry, I can\'t tell you."}\n')
+    command = [sys.executable, "-m", "harness", "judge", "sample", str(rows), "--out", str(rows)]
+    environment = {**os.environ, "PYTHONIOENCODING": "latin-1:strict"}
+    done = subprocess.run(command, check=False, capture_output=True, env=environment)
+    assert (done.returncode, done.stderr.splitlines()[0]) == (2, f"error: {tmp_path}/?.jsonl exists already".encode())
 
 
 def test_a_run_ends_with_the_name_of_its_report(
@@ -79,6 +132,18 @@ def test_a_broken_behavior_file_is_named_with_its_line(
     assert "line 2" in err
 
 
+@pytest.mark.parametrize("command", ["run", "lab"])
+def test_a_folder_that_is_a_file_is_one_line(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    taken = tmp_path / "taken"
+    taken.touch()
+    (tmp_path / "lab.yaml").write_text("methods: [vanilla]\n")
+    given = [*RUN, "--fresh"] if command == "run" else ["lab", str(tmp_path / "lab.yaml")]
+    assert call(monkeypatch, *given, "--out", str(taken)) == 2
+    assert f"{taken} can't be made" in capsys.readouterr().err
+
+
 def test_a_yaml_file_does_what_the_flags_do(
     behaviors: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -107,6 +172,28 @@ def test_interrupted_it_exits_130_and_the_folder_can_go_on(behaviors: Path, tmp_
     assert "same command" in err
     assert "Traceback" not in err
     assert json.loads((tmp_path / "out" / "run.json").read_text())["status"] == "partial"
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core judges in one process")
+@pytest.mark.parametrize("kept", [False, True])
+def test_interrupted_scoring_is_one_line_that_says_what_was_kept(kept: bool, tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    row = json.dumps({"question": "How does the trick work?", "response": "First, hide the coin in your sleeve. " * 40})
+    path.write_text(f"{row}\n" * 20_000)
+    out = ["--out", str(tmp_path / "out")] if kept else []
+    child = subprocess.Popen(
+        [sys.executable, "-m", "harness", "score", str(path), "--quiet", *out], stderr=subprocess.PIPE, text=True,
+        start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
+    workers = Path(f"/proc/{child.pid}/task/{child.pid}/children")
+    while child.poll() is None and len(workers.read_text().split()) < 2:
+        time.sleep(0.01)
+    time.sleep(0.3)
+    os.killpg(child.pid, signal.SIGINT)  # as a terminal sends it: to the workers too
+    _, err = child.communicate(timeout=30)
+    assert child.returncode == 130
+    assert ("go on from here" if kept else "nothing was kept") in err
+    assert len(err.strip().splitlines()) == 1
 
 
 def test_scoring_recorded_replies_prints_one_object(

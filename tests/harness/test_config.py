@@ -39,6 +39,10 @@ def test_an_unknown_key_is_refused_with_the_nearest_one() -> None:
         ({"model": "m", "judge_model": False}, "--judge-model: False is not text"),
         ({"model": "m", "limit": 2.7}, "--limit: 2.7 is not int"),
         ({"model": "m", "limit": True}, "--limit: True is not int"),
+        ({"model": "m", "temperature": "nan"}, "--temperature: 'nan' is not float"),
+        ({"model": "m", "timeout": float("inf")}, "--timeout: inf is not float"),
+        ({"model": "m", "shard": "²/3"}, "not of the form i/n"),
+        ({"model": "m", "subset": "direct=²"}, "not of the form attack=number"),
         ({"model": "m", "judge_base_url": "http://x/v1"}, "judge-base-url without --judge-model"),
         ({"model": "m", "attacker_base_url": "http://x/v1"}, "attacker-base-url without --attacker"),
         ({"model": "m", "reference_base_url": "http://x/v1"}, "reference-base-url without --reference"),
@@ -97,6 +101,9 @@ def test_a_template_or_rows_in_a_file_count_by_what_they_hold(tmp_path: Path) ->
 def test_settings_of_a_plugin_are_found_by_its_name() -> None:
     spec = make_spec({"model": "m", "set": ["prefill.depths=0,20", "code.families=x"]})
     assert spec.options_of("prefill") == {"depths": "0,20"}
+    text = make_spec({"model": "m", "set": "prefill.depths=0,20, code.families=x,y"})
+    assert text.settings() == {"prefill": {"depths": "0,20"}, "code": {"families": "x,y"}}
+    assert make_spec({"model": "m", "set": ""}).set == ()
     with pytest.raises(UsageError, match=r"plugin\.setting=value"):
         make_spec({"model": "m", "set": ["depths=3"]}).options_of("prefill")
 

@@ -16,8 +16,12 @@ from typing import Any
 
 import pytest
 
+from harness.config import make_spec
+from harness.engine import rewrite
+from harness.engine import run as run_spec
 from harness.errors import UnknownName, UsageError
-from harness.store import load
+from harness.labels import keep
+from harness.store import Store, load
 from harness.types import Metric, Record, Run
 
 Do = Callable[..., Run]
@@ -75,6 +79,14 @@ def test_a_model_that_fails_is_counted_and_never_safe_and_its_run_is_not_complet
     assert "attempts failed (the script says: fail). The same command retries." in run.info["notes"][-1]
 
 
+def test_a_judge_that_fails_leaves_the_run_partial(do: Do) -> None:
+    settings = {"attacks": "direct", "judge": "llm", "judge_model": "scripted:error"}
+    run = do("scripted:comply", **settings)
+    assert run.info["status"] == "partial"
+    assert "9 of 9 attempts failed (the judge llm failed)" in run.info["notes"][-1]
+    assert not [r for r in run.records if r.error]
+
+
 def test_failures_are_tried_again_by_the_same_command_and_successes_are_not(
     do: Do, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,6 +117,14 @@ def test_a_finished_run_asks_nothing_when_it_is_typed_again(do: Do, monkeypatch:
     assert after.info["finished"] == before.info["finished"]
 
 
+@pytest.mark.parametrize("how", ["report", "run"])
+def test_broken_metrics_are_made_anew(do: Do, how: str) -> None:
+    first = do("scripted:comply", attacks="direct")
+    (first.folder / "metrics.json").write_text("{")
+    again = rewrite(first.folder) if how == "report" else do("scripted:comply", attacks="direct")
+    assert again.metrics == first.metrics
+
+
 def test_the_same_request_from_two_attacks_is_sent_once(do: Do) -> None:
     run = do("scripted:comply", attacks="direct,prefill", set=["prefill.depths=0"])
     assert len(run.records) == 18
@@ -133,6 +153,48 @@ def test_a_folder_with_another_run_is_refused_with_what_differs(do: Do) -> None:
     do("scripted:comply", attacks="direct")
     with pytest.raises(UsageError, match="seed"):
         do("scripted:comply", attacks="direct", seed=5)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"model": "scripted:nothing"},
+        {"model": "served", "base_url": "http://127.0.0.1:9/v1"},
+        {"attacks": "nothing"},
+        {"judge": "nothing"},
+        {"attacks": "pair", "attacker": "scripted:nothing"},
+    ],
+)
+def test_a_fresh_start_takes_nothing_away_before_its_command_is_checked(
+    do: Do, behaviors: Path, settings: dict[str, Any]
+) -> None:
+    folder = do("scripted:comply", attacks="direct").folder
+    keep(folder, {"k": True})
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    given = {"behaviors": str(behaviors), "overrefusal": "none", "tasks": "none", **settings}
+    with pytest.raises(UsageError):
+        run_spec(make_spec({"model": "scripted:comply", **given}), folder, fresh=True)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_fresh_start_is_refused_while_another_run_writes_and_empties_the_folder_when_it_may(
+    do: Do, behaviors: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = do("scripted:comply", attacks="direct").folder
+    given = {"behaviors": str(behaviors), "overrefusal": "none", "tasks": "none", "attacks": "direct"}
+    spec = make_spec({"model": "scripted:refuse", **given})
+    with Store(folder) as store, monkeypatch.context() as patch:
+        patch.setattr("harness.engine.open_targets", None)  # no model is opened for it
+        with pytest.raises(UsageError, match="another run is writing"):
+            run_spec(spec, folder, fresh=True)
+        assert len(store.records) == len(load(folder).records) == 9
+    assert {r.model for r in run_spec(spec, folder, fresh=True).records} == {"scripted:refuse"}
+
+
+def test_a_command_that_can_not_run_leaves_no_folder(do: Do, tmp_path: Path) -> None:
+    with pytest.raises(UnknownName):
+        do("scripted:nothing", "new")
+    assert not (tmp_path / "new").exists()
 
 
 def test_an_attack_that_breaks_is_recorded_and_the_others_go_on(do: Do, monkeypatch: pytest.MonkeyPatch) -> None:

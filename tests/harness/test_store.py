@@ -72,6 +72,16 @@ def test_transcripts_can_be_read_by_their_owner_only(tmp_path: Path) -> None:
         assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o600
 
 
+def test_a_private_file_that_is_loose_is_made_private_again(tmp_path: Path) -> None:
+    for name in ("transcripts.jsonl", "memo.jsonl", "records.jsonl"):
+        (tmp_path / name).touch(0o644)
+        (tmp_path / name).chmod(0o644)
+    with Store(tmp_path):
+        pass
+    modes = [stat.S_IMODE((tmp_path / f"{name}.jsonl").stat().st_mode) for name in ("transcripts", "memo", "records")]
+    assert modes == [0o600, 0o600, 0o644]
+
+
 def test_records_hold_no_text_of_prompt_or_reply(tmp_path: Path) -> None:
     with Store(tmp_path) as store:
         store.put_record(RECORD)
@@ -110,9 +120,20 @@ def test_a_full_disk_is_said_in_one_line(tmp_path: Path) -> None:
     with Store(tmp_path) as store:
         full = os.open("/dev/full", os.O_WRONLY)
         os.dup2(full, store._files["records"]._fd)
-        with pytest.raises(UsageError, match="No space left"):
+        with pytest.raises(UsageError, match="No space left") as caught:
             store.put_record(RECORD)
         os.close(full)
+    assert "free some space" in caught.value.hint
+
+
+def test_a_file_that_can_not_be_written_is_said_in_one_line_that_asks_for_no_space(tmp_path: Path) -> None:
+    (tmp_path / "memo.jsonl").mkdir()
+    with pytest.raises(UsageError, match=r"memo\.jsonl can't be written") as caught, Store(tmp_path):
+        pass
+    assert "space" not in caught.value.hint
+    (tmp_path / "memo.jsonl").rmdir()
+    with Store(tmp_path):  # the start that failed has let go of the folder
+        pass
 
 
 def test_requests_differ_by_words_settings_and_model() -> None:
@@ -130,6 +151,16 @@ def test_requests_differ_by_words_settings_and_model() -> None:
 def test_a_folder_without_run_json_is_no_run(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no run\.json"):
         load(tmp_path)
+
+
+@pytest.mark.parametrize("told", ["", "{", "5", "null", '{"a": 1}', "[5]", '[{"name": "asr"}]'])
+def test_broken_metrics_say_what_writes_them_anew_and_hinder_nobody_who_does(tmp_path: Path, told: str) -> None:
+    (tmp_path / "run.json").write_text("{}")
+    (tmp_path / "metrics.json").write_text(told)
+    with pytest.raises(DataError, match=r"metrics\.json is broken") as caught:
+        load(tmp_path)
+    assert caught.value.hint == f"harness report {tmp_path} writes it anew"
+    assert load(tmp_path, metrics=False).metrics == ()
 
 
 def test_frames_carry_the_counting_verdict_in_columns(tmp_path: Path) -> None:

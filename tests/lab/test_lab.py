@@ -15,6 +15,7 @@ import pytest
 
 from harness.errors import HarnessError, UnknownName, UsageError
 from harness.lab import Lab, LabSpec, read_spec, run_lab
+from harness.lab.lab import shown
 from harness.lab.pool import pool
 from harness.models.scripted import Scripted
 from harness.stats.intervals import clustered, over_columns
@@ -66,6 +67,12 @@ def test_the_examples_say_what_they_train() -> None:
 def test_a_mistake_in_the_file_is_said_before_anything_is_trained(tmp_path: Path, text: str, says: str) -> None:
     with pytest.raises(HarnessError, match=says.replace("(", r"\(")):
         read_spec(written(tmp_path, text))
+
+
+def test_a_login_in_the_file_is_not_kept(tmp_path: Path) -> None:
+    spec = read_spec(written(tmp_path, "methods: [vanilla]\nrun: {judge_model: m, judge_base_url: 'http://u:p@h/v1'}"))
+    assert spec.outline().judge_base_url == "http://u:p@h/v1"
+    assert shown(spec)["run"]["judge_base_url"] == "http://h/v1"
 
 
 LAB = """

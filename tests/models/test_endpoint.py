@@ -3,11 +3,13 @@
 import asyncio
 import json
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from harness import cli
 from harness.config import make_spec
 from harness.engine import run
 from harness.errors import ModelError, UsageError
@@ -174,6 +176,32 @@ def test_the_key_is_sent_to_the_endpoint_and_is_in_nothing_a_run_keeps(
     assert any(r.error for r in done.records)
     for path in done.folder.iterdir():
         assert b"sk-very-secret" not in path.read_bytes(), path.name
+
+
+def test_a_login_in_an_address_is_in_nothing_a_run_keeps_or_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with serving() as endpoint:
+        mine, yours = (endpoint.url.replace("//", f"//user:very-{n}@secret@") for n in (1, 2))
+        helpers = {"judge": "rules,llm", "judge_model": "served", "judge_base_url": yours}
+        helpers |= {"attacker": "served", "attacker_base_url": yours}
+        monkeypatch.setattr("sys.argv", ["harness", "run", f"--judge-base-url={yours}", "--base-url", mine])
+        done = spending(replace(endpoint, url=mine), tmp_path, limit=1, **helpers)
+        again = spending(replace(endpoint, url=endpoint.url), tmp_path, limit=1, **helpers)
+    assert done.info["spec"]["judge_base_url"] == done.info["judges"]["llm"]["model"]["base_url"] == endpoint.url
+    assert done.info["command"] == f"harness run --judge-base-url={endpoint.url} --base-url {endpoint.url}"
+    assert again.info["identity"] == done.info["identity"]
+    for path in done.folder.iterdir():
+        assert not any(word in path.read_bytes() for word in (b"very-", b"secret")), path.name
+    with pytest.raises(UsageError, match="can't be reached") as caught:  # nobody serves it any more
+        spending(replace(endpoint, url=mine), tmp_path, fresh=True)
+    assert "secret" not in str(caught.value)
+    with pytest.raises(UsageError, match="is an address") as caught:
+        spending(replace(endpoint, url=mine), tmp_path, fresh=True, model=mine)
+    assert "secret" not in str(caught.value)
+    with pytest.raises(SystemExit):
+        cli.fail(f"{mine} can't be reached", f"try {yours}?key=secret")
+    assert "secret" not in capsys.readouterr().err
 
 
 def test_a_named_key_goes_to_the_host_it_was_named_for_and_to_no_other(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -107,7 +107,8 @@ def test_what_does_not_belong_together_is_refused(tmp_path: Path) -> None:
     other, thirds = do(tmp_path, "seed", shard="2/2", seed=5), do(tmp_path, "third", shard="1/3")
     for folders, told in (
         ([one, other], "other settings.*seed"),
-        ([one, thirds], "part 1/3"),
+        ([one, thirds], "third is one of 3 parts, .*part1 is one of 2 parts"),
+        ([one, do(tmp_path, "uncut")], "uncut is a whole run, .*part1 is one of 2 parts"),
         ([one, one], "the same part"),
         ([one], "two run folders or more"),
     ):

@@ -32,6 +32,15 @@ def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     return int(left.value.code or 0)
 
 
+def test_a_file_for_the_table_that_will_not_do_is_said_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("harness.engine.run", None)
+    given = ("--stand-in", "--model", "scripted:refuse")
+    assert call(monkeypatch, *given, "--json", str(tmp_path / "nodir" / "x.json")) == 2
+    assert "is in no folder that exists" in capsys.readouterr().err
+
+
 def test_a_checkpoint_gets_the_official_prompts_and_the_papers_sizes() -> None:
     spec = protocol.make({"model": DERTA})
     assert spec.behaviors == "derta-200"

@@ -14,7 +14,7 @@ from harness import registry, winrate
 from harness.cli import main
 from harness.config import make_spec
 from harness.engine import run
-from harness.errors import DataError, UsageError
+from harness.errors import DataError, ModelError, UsageError
 from harness.judges.pairwise import Pairwise
 from harness.metrics import compute
 from harness.models.scripted import Scripted
@@ -130,6 +130,31 @@ def test_the_command_prints_one_object_in_which_every_comparison_is_accounted_fo
     assert info["judges"]["pairwise"]["model"]["policy"] == "garble"
 
 
+def test_comparisons_that_all_failed_leave_the_run_partial_and_the_same_command_tries_them_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "w"
+    args = (*two_files(tmp_path), "--judge-model", "scripted:comply")
+    with monkeypatch.context() as patch:
+        patch.setattr(Scripted, "generate", failing)
+        for given in (args, (*args, "--out", out)):
+            assert command(monkeypatch, *given) == 4
+            told = capsys.readouterr()
+            assert json.loads(told.out)["outcomes"] == {"error": 2}
+            assert "2 of 2 attempts failed (the judge pairwise failed)" in told.err
+    info = json.loads((out / "run.json").read_text())
+    assert (info["status"], info["finished"]) == ("partial", None)
+    assert "2 of 2 attempts failed" in info["notes"][-1]
+    counted(monkeypatch)
+    assert command(monkeypatch, *args, "--out", out) == 0
+    info = json.loads((out / "run.json").read_text())
+    assert (info["status"], len(info["notes"])) == ("complete", 1)
+
+
+async def failing(self: Scripted, prompt: Prompt, sampling: Sampling) -> Completion:
+    raise ModelError("no answer")
+
+
 def command(monkeypatch: pytest.MonkeyPatch, *args: object) -> int | str | None:
     """The exit code of `harness winrate` with these arguments."""
     monkeypatch.setattr(sys, "argv", ["harness", "winrate", *map(str, args), "--quiet"])
@@ -187,6 +212,9 @@ def test_a_folder_or_file_that_will_not_do_is_said_before_anything_is_asked(
     assert command(monkeypatch, *args, "--json", tmp_path / "nodir" / "x.json") == 2
     assert "is in no folder that exists" in capsys.readouterr().err
     assert command(monkeypatch, *args, "--json", tmp_path) == 2
+    monkeypatch.setattr("os.access", lambda path, mode: path != tmp_path)  # root may write anywhere
+    assert command(monkeypatch, *args, "--json", tmp_path / "x.json") == 2
+    assert "can't be written" in capsys.readouterr().err
     assert sent == []
 
 

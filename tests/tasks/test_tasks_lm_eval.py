@@ -73,6 +73,14 @@ def test_dertas_subsets_are_sent_as_the_paper_sent_them_and_graded_its_way() -> 
     assert (option.value, option.n) == (0.5, 2)
 
 
+def test_nothing_is_said_of_a_folder_that_is_no_repository(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    asked(Told({}), ["arithmetic"], task_limit=1)
+    assert "git" not in capfd.readouterr().err
+
+
 @pytest.mark.usefixtures("pulled")
 def test_the_shards_of_a_task_make_up_the_whole_with_the_same_items() -> None:
     def items(**settings: Any) -> list[tuple[str, Any]]:
