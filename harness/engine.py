@@ -234,8 +234,6 @@ class Work:
 
     def __post_init__(self) -> None:
         """Wraps every model so that nothing is asked twice, and makes the judges."""
-        for record in self.store.records.values():
-            self.earlier.setdefault(case_of(record), []).append(record.key)
         self.limits = read_budget(self.spec.budget)
         self.models = [Remembered(m, self.store) for m in self.targets]
         self.helper = self._wrap(self.attacker)
@@ -250,6 +248,8 @@ class Work:
 
     async def through(self, stages: Stages | None, manifest: Manifest) -> bool:
         """Everything there is to do, or piece by piece while `stages` wants more; whether all was done."""
+        for record in self.store.records.values():
+            self.earlier.setdefault(case_of(record), []).append(record.key)
         if stages is None:
             await self._piece(None, manifest)
             return True
