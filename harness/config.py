@@ -205,6 +205,9 @@ class RunSpec:
         return sha(told)[:8]
 
 
+WORDS: Mapping[Any, str] = {str: "text", int: "a whole number", float: "a number"}
+
+
 def convert(kind: Any, value: Any, name: str) -> Any:
     """A setting's value from text or YAML, as the type its field has. Raises UsageError when it does not fit."""
     origin = typing.get_origin(kind)
@@ -238,7 +241,7 @@ def convert(kind: Any, value: Any, name: str) -> Any:
             raise ValueError
         return found
     except (TypeError, ValueError) as err:
-        raise UsageError(f"{name}: {value!r} is not {'text' if kind is str else kind.__name__}") from err
+        raise UsageError(f"{name}: {value!r} is not {WORDS.get(kind, kind.__name__)}") from err
 
 
 def json_list(text: str, name: str) -> list[Any]:

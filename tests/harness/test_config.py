@@ -26,7 +26,7 @@ def test_an_unknown_key_is_refused_with_the_nearest_one() -> None:
     ("given", "why"),
     [
         ({}, "no model"),
-        ({"model": "m", "limit": "few"}, "is not int"),
+        ({"model": "m", "limit": "few"}, "is not a whole number"),
         ({"model": "m", "limit": -1}, "at least 0"),
         ({"model": "m", "seeds": 0}, "at least 1"),
         ({"model": "m", "split": "tset"}, "did you mean 'test'"),
@@ -37,10 +37,10 @@ def test_an_unknown_key_is_refused_with_the_nearest_one() -> None:
         ({"model": "m", "attacks": ["direct", {"prefill": 1}]}, "--attacks: .* is not text"),
         ({"model": ["m"]}, "--model: .* is not text"),
         ({"model": "m", "judge_model": False}, "--judge-model: False is not text"),
-        ({"model": "m", "limit": 2.7}, "--limit: 2.7 is not int"),
-        ({"model": "m", "limit": True}, "--limit: True is not int"),
-        ({"model": "m", "temperature": "nan"}, "--temperature: 'nan' is not float"),
-        ({"model": "m", "timeout": float("inf")}, "--timeout: inf is not float"),
+        ({"model": "m", "limit": 2.7}, "--limit: 2.7 is not a whole number"),
+        ({"model": "m", "limit": True}, "--limit: True is not a whole number"),
+        ({"model": "m", "temperature": "nan"}, "--temperature: 'nan' is not a number"),
+        ({"model": "m", "timeout": float("inf")}, "--timeout: inf is not a number"),
         ({"model": "m", "shard": "²/3"}, "not of the form i/n"),
         ({"model": "m", "subset": "direct=²"}, "not of the form attack=number"),
         ({"model": "m", "judge_base_url": "http://x/v1"}, "judge-base-url without --judge-model"),
@@ -123,5 +123,5 @@ def test_a_file_that_holds_no_settings_is_refused(tmp_path: Path, text: str) -> 
 
 @pytest.mark.parametrize("name", ["max_cost", "temperature", "timeout"])
 def test_nan_is_no_number(name: str) -> None:
-    with pytest.raises(UsageError, match="'nan' is not float"):
+    with pytest.raises(UsageError, match="'nan' is not a number"):
         make_spec({"model": "scripted:refuse", name: "nan"})
