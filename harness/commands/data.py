@@ -153,6 +153,9 @@ def verify(names: tuple[str, ...]) -> int:
 @click.option("--helpful-tokens", type=int, default=160, show_default=True, help="longest helpful reply; cut: dropped")
 @click.option("--brief/--no-brief", default=True, show_default=True, help="ask for helpful replies of a few sentences")
 @click.option("--ends-from", type=int, default=0, help="a chat answer of fewer words teaches no end; 0: all do")
+@click.option(
+    "--lookalike-tokens", type=int, default=0, help="tokens to learn of the helper's own answers to look-alikes"
+)
 @click.option("--both/--no-both", default=True, show_default=True, help="ask the violator also where a reply is known")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--quiet", is_flag=True, help="no progress on the terminal")

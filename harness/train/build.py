@@ -68,6 +68,9 @@ class BuildConfig:
         default=0,
         metadata={"help": "a chat answer of fewer words teaches no end; 0: all do"},
     )
+    lookalike_tokens: int = field(
+        default=0, metadata={"help": "tokens to learn of the helper's own answer to each look-alike; 0: none"}
+    )
     both: bool = field(default=True, metadata={"help": "ask for a violating reply also where the file has one"})
     seed: int = field(default=0, metadata={"help": "seed of the choice among safe replies"})
 
@@ -122,8 +125,8 @@ async def build(
         "models": {role: describe(m) for role, m in [("violator", violator), ("refuser", refuser), ("helper", helper)]},
         "settings": {"refusal": config.refusal, "violating_tokens": config.violating_tokens, "brief": config.brief,
                      "helpful_tokens": config.helpful_tokens, "ends_from": config.ends_from, "both": config.both,
-                     "seed": config.seed, "templates": config.templates, "triples": config.triples,
-                     "pairs": config.pairs},
+                     "lookalike_tokens": config.lookalike_tokens, "seed": config.seed,
+                     "templates": config.templates, "triples": config.triples, "pairs": config.pairs},
     }  # fmt: skip
     data = TrainSet(triples=numbered(triples), helpful=numbered(helpful))
     save(config.out, data, manifest)
@@ -217,6 +220,29 @@ async def answered(rows: Sequence[Row], helper: Model | None, config: BuildConfi
         flaw = fault(reply)
         if not dropped(report, f"helpful: {flaw}", flaw):
             made.append(helpful(row, reply.text if row.get("raw") else reply.text.strip(), config))
+    return [*made, *await begun(rows, helper, config, report)]
+
+
+async def begun(rows: Sequence[Row], helper: Model, config: BuildConfig, report: Report) -> list[Helpful]:
+    """How the helper itself begins to answer each look-alike, beside the answer that is known.
+
+    Without it a model meets its own style nowhere but in violating replies, and RTO teaches it to break off its own
+    harmless sentences.
+    """
+    if not config.lookalike_tokens:
+        return []
+    asked = [row for row in rows if row.get("kind") == "lookalike" and not row.get("raw")]
+    replies = await ask(helper, [prompt(row) for row in asked], config.lookalike_tokens, "look-alike", report)
+    made = []
+    for row, reply in zip(asked, replies, strict=True):
+        if reply is None:
+            continue
+        text = reply.text.strip()
+        size = len(text.split())
+        flaw = "refusal" if REFUSAL.search(text) else "short" if size < SHORT else "loop" if loops(text) else ""
+        if not dropped(report, f"look-alike: {flaw}", flaw):
+            made.append(Helpful(id=f"{row['id']}-model", request=row["request"], reply=text, kind="lookalike",
+                                cut=size < config.ends_from or reply.finish == "length"))  # fmt: skip
     return made
 
 

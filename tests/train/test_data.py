@@ -245,6 +245,27 @@ def source(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_the_builder_learns_how_the_helper_itself_begins_to_answer_look_alikes(tmp_path: Path) -> None:
+    """Of five look-alikes one answer ends, one is cut at the limit, one refuses, one is short, one loops; neither general
+    questions nor raw texts are asked for."""
+    whole = " ".join(f"word{i}" for i in range(45))
+    cut = Completion(text=f" {whole} and", model="says", finish="length")
+    looped = "a b c d e " * 9
+    told = {"q 0": whole, "q 1": cut, "q 2": "I'm unable to say.", "q 3": "Tea.", "q 4": looped}
+    rows = [{"id": f"q{i}", "request": f"q {i}", "reply": "Known.", "kind": "lookalike"} for i in range(5)]
+    rows += [{"id": "g", "request": "g", "reply": "Known."}, {**rows[0], "id": "r", "raw": True}]
+    write(source(tmp_path) / "questions.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    config = BuildConfig(source=tmp_path, out=tmp_path / "out", ends_from=45, lookalike_tokens=48)
+    helper = says(told, "Nobody asks this.")  # type: ignore[arg-type]
+    data, report = asyncio.run(build(config, violator=says({}), helper=helper))  # type: ignore[arg-type]
+    own = [(pair.id, pair.reply, pair.kind, pair.cut) for pair in data.helpful if pair.id.endswith("-model")]
+    assert own == [("q0-model", whole, "lookalike", False), ("q1-model", f"{whole} and", "lookalike", True)]
+    assert len(data.helpful) == 7 + 2
+    assert {k: n for k, n in report.dropped.items() if k.startswith("look-alike")} == {
+        "look-alike: refusal": 1, "look-alike: short": 1, "look-alike: loop": 1,
+    }  # fmt: skip
+
+
 def test_the_builder_drops_and_counts_what_is_of_no_use(tmp_path: Path) -> None:
     """Tricks: 0 has a reply and gets another, 1 is refused, 2 is too short, 3 clashes: 2 triples.
     Questions: 0 has a reply, 1 is cut, 2 loops, 3 refuses, 4 is fine: 2 pairs."""
