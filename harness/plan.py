@@ -60,7 +60,8 @@ class Plan:
             *((attack, b) for attack in [direct, *under] for b in harmless),
             *((contrast, b) for b in every if b.expect == "refuse"),
         ]
-        return share(work, self.part)
+        once = {(attack.name, b.task, b.id): (attack, b) for attack, b in work}  # a set may be named in both roles
+        return share(list(once.values()), self.part)
 
     def cases(self, models: int) -> Iterator[Case]:
         """Every case. Models take turns, so that all finish together."""

@@ -431,6 +431,15 @@ def test_unsafe_contrasts_of_an_over_refusal_set_are_asked_and_counted_apart(do:
     assert "Full answers, partial ones, refusals" in summary
 
 
+def test_a_set_named_to_refuse_and_to_answer_is_asked_once(do: Do) -> None:
+    """Two look-alikes, direct and as completion: four cases, whether they stand in one role or in both."""
+    run = do("scripted:comply", attacks=("direct", "completion"), limit=2, twins=True,
+             behaviors="magic-lookalikes", overrefusal="magic-lookalikes")  # fmt: skip
+    assert len(run.records) == 4
+    lines = (run.folder / "records.jsonl").read_text().splitlines()
+    assert len(lines) == 4
+
+
 def test_harmless_twins_are_asked_under_every_attack_and_counted_apart(do: Do) -> None:
     done = do("scripted:comply", overrefusal="general", limit=2, split="all", attacks="direct,completion", twins=True)
     asked = Counter((r.expect, r.attack) for r in done.records)
