@@ -246,8 +246,8 @@ def source(tmp_path: Path) -> Path:
 
 
 def test_the_builder_learns_how_the_helper_itself_begins_to_answer_look_alikes(tmp_path: Path) -> None:
-    """Of five look-alikes one answer ends, one is cut at the limit, one refuses, one is short, one loops; neither general
-    questions nor raw texts are asked for."""
+    """Of five look-alikes one answer ends, one is cut at the limit, one refuses, one is short, one loops; neither
+    general questions nor raw texts are asked for."""
     whole = " ".join(f"word{i}" for i in range(45))
     cut = Completion(text=f" {whole} and", model="says", finish="length")
     looped = "a b c d e " * 9
