@@ -8,18 +8,23 @@ if [ -d "$venv/bin" ]; then PATH="$venv/bin:$PATH"; fi
 
 give() { printf '%s=%s\n' "$1" "$2" | tee -a "${GITHUB_OUTPUT:-/dev/null}"; }
 
-# What a path holds, links followed; of anything else the name alone (a hub id: pin a revision in it if it may move).
+# What a path holds, links followed (find tells of those that lead back and leaves them out); of anything else the name
+# alone (a hub id: pin a revision in it if it may move).
 content() {
-  local held
   if [ -d "$1" ]; then
-    held=$(cd "$1" && find -L . -type f ! -path './.git/*' ! -path '*/__pycache__/*' -print0 | LC_ALL=C sort -z | xargs -0r sha256sum) &&
-      [ -n "$held" ] || { echo "$1 holds no file, or one that can't be read" >&2; exit 2; }
-    printf '%s\n' "$held"
+    (cd "$1" && { find -L . -type f ! -path './.git/*' ! -path '*/__pycache__/*' -print0 || true; } | LC_ALL=C sort -z | xargs -0r sha256sum)
   elif [ -f "$1" ]; then
     sha256sum <"$1"
   else
     printf 'name %s\n' "$1"
   fi
+}
+
+# The content of a model's folder, which must hold something.
+weights() {
+  local held
+  held=$(content "$1") && [ -n "$held" ] || { echo "$1 holds no file, or one that can't be read" >&2; exit 2; }
+  printf '%s\n' "$held"
 }
 
 # The words of settings or of a YAML file: what stands between spaces, commas, equals signs, colons, quotes and brackets.
@@ -32,8 +37,8 @@ key() {
   set -f
   hash=$({
     for word in harness attacks tasks requirements pyproject.toml Makefile; do content "$HARNESS_SOURCE/$word"; done
-    content "$HARNESS_MODEL"
-    [ -z "${HARNESS_ADAPTER:-}" ] || content "$HARNESS_ADAPTER"
+    weights "$HARNESS_MODEL"
+    [ -z "${HARNESS_ADAPTER:-}" ] || weights "$HARNESS_ADAPTER"
     printf '%s\n' "${HARNESS_PROFILE:-}" "${HARNESS_RUN_ARGS:-}" "${HARNESS_EXTRA:-}"
     for word in $(words <<<"${HARNESS_RUN_ARGS:-}"); do
       content "$word"

@@ -7,6 +7,8 @@ import os
 import sys
 import traceback
 import typing
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +46,29 @@ class Commands(click.Group):
             raise UnknownName("command", args[0], self.list_commands(ctx))
         return super().resolve_command(ctx, args)
 
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        """Reads the command line, which may print help."""
+        with nobody_reads():
+            return super().make_context(*args, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs the command."""
+        with nobody_reads():
+            return super().invoke(ctx)
+
+
+class Unread(Exception):
+    """Nobody reads the output any more."""
+
+
+@contextmanager
+def nobody_reads() -> Iterator[None]:
+    """Turns a closed pipe into Unread: click would exit 1, which is the gate's."""
+    try:
+        yield
+    except BrokenPipeError as err:
+        raise Unread from err
+
 
 def main() -> None:
     """Entry point of the console script. Exits 1 for a gate's verdict alone."""
@@ -52,7 +77,7 @@ def main() -> None:
             stream.reconfigure(errors="replace")  # a terminal that lacks a letter is no reason to stop
     try:
         code = ended()
-    except BrokenPipeError:
+    except (Unread, BrokenPipeError):
         with Path(os.devnull).open("w") as nowhere:  # takes what is left in the buffers
             for stream in (sys.stdout, sys.stderr):
                 os.dup2(nowhere.fileno(), stream.fileno())
@@ -65,9 +90,9 @@ def ended() -> int:
     try:
         code = cli.main(standalone_mode=False)
     except SystemExit as err:
-        if err.code == 1:  # verdicts are returned: this is click's word for a closed pipe
-            raise BrokenPipeError from None
-        raise
+        if isinstance(err.code, str):  # a library's last words
+            fail(err.code, "")
+        return 70 if err.code == 1 else int(err.code or 0)
     except HarnessError as err:
         fail(str(err), err.hint)
     except click.ClickException as err:
@@ -76,7 +101,7 @@ def ended() -> int:
     except (KeyboardInterrupt, click.Abort):
         click.echo("interrupted: type the same command again to go on from here", err=True)
         return 130
-    except BrokenPipeError:
+    except (Unread, BrokenPipeError):
         raise
     except OSError as err:
         fail(f"{err.filename}: {err.strerror}" if err.filename else str(err), "")

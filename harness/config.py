@@ -188,7 +188,7 @@ class RunSpec:
         for name, value in values.items():
             if isinstance(value, str):
                 values[name] = bare(value)
-            elif isinstance(value, tuple):
+            elif isinstance(value, tuple) and name != "set":  # texts of attacks and judges, which may be JSON
                 values[name] = tuple(map(bare, value))
         return RunSpec(**values)
 

@@ -57,6 +57,8 @@ def prepare(names: Sequence[str], *, explicit: bool, logprobs: bool, who: str) -
                 parts = manager.load([name])["tasks"]
         except HarnessError:  # a pulled set of ours, which says itself what to type
             raise
+        except SystemExit as err:
+            raise UsageError(f"task {name!r} can't be asked here: {err.code}") from err
         except Exception as err:  # datasets raises many kinds when a hub can't be reached
             hint = "is the hub reachable? Bundled and offline: arithmetic, knowledge, instructions"
             raise UsageError(f"the data of task {name!r} can't be had: {type(err).__name__}", hint=hint) from err

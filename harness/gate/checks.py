@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from statistics import NormalDist, fmean
 from typing import Literal, TypeAlias
 
-from harness.gate.match import Matched, Read, Side, averaged, labelled_attempts, matched, unchanged, unread
+from harness.gate.match import Matched, Read, Side, averaged, heaviest, labelled_attempts, matched, unchanged, unread
 from harness.gate.policy import Policy
 from harness.gate.questions import Question
 from harness.stats.correction import Corrected, Labelled, labelled, labelled_change, rogan_gladen
@@ -70,8 +70,11 @@ def measure(
     """
     worst = 1.0 if question.worse == "up" else 0.0
 
+    def parts(before: Read, after: Read, unjudged: float | None = None) -> list[Matched]:
+        return [matched(baseline, candidate, part, before, after, unjudged) for part in question.parts]
+
     def pairs(before: Read, after: Read, unjudged: float | None = None) -> Matched:
-        return averaged([matched(baseline, candidate, part, before, after, unjudged) for part in question.parts])
+        return averaged(parts(before, after, unjudged))
 
     def read_at_all(record: Record) -> float | None:
         return None if question.read(record) is None else 0.0
@@ -87,13 +90,17 @@ def measure(
         found = pairs(question.read, question.read), pairs(question.read, question.read, worst)
         labels = (before, after) if before and after else None
         unknown = _mean_after(pairs(read_at_all, read_at_all, 1.0)) if labels else 0.0
-        checks.append(
-            change(question, *found, len(old | new), policy, alpha, family, same=same, labels=labels, unknown=unknown)
-        )
+        weight = heaviest(parts(question.read, question.read))
+        told = change(
+            question, *found, len(old | new), policy, alpha, family,
+            same=same, labels=labels, unknown=unknown, weight=weight,
+        )  # fmt: skip
+        checks.append(told)
     if question.limit.bound is not None:
         found = pairs(always, question.read), pairs(always, question.read, worst)
         unknown = _mean_after(pairs(always, read_at_all, 1.0)) if after else 0.0
-        checks.append(bound(question, *found, len(new), policy, alpha, labels=after, unknown=unknown))
+        weight = heaviest(parts(always, question.read))
+        checks.append(bound(question, *found, len(new), policy, alpha, labels=after, unknown=unknown, weight=weight))
     return checks
 
 
@@ -118,11 +125,13 @@ def change(
     same: bool,
     labels: tuple[Labelled, Labelled] | None = None,
     unknown: float = 0.0,
+    weight: float = 1.0,
 ) -> Check:
     """Whether the candidate is worse than the baseline, and whether by less than the margin.
 
     To fail, attempts that only the candidate was not judged on do not count (`found`). To pass, it must be within the
-    margin without them and with them at the `worst`; beside labels, with the share of them (`unknown`) added.
+    margin without them and with them at the `worst`; beside labels, with the share of them (`unknown`) added. `weight`
+    is the most that one behavior weighs.
     """
     margin = question.limit.margin or 0.0
     both = _read_on_both(found)
@@ -146,7 +155,8 @@ def change(
             return replace(check, reason="by its counts the judge may be no better than a coin")
     sign = 1.0 if question.worse == "up" else -1.0
     moved, at_worst = (
-        Pairs(tuple(tuple(sign * (b - a) for a, b in g) for g in groups)) for groups in (both, _read_on_both(worst))
+        Pairs(tuple(tuple(sign * (b - a) for a, b in g) for g in groups), weight)
+        for groups in (both, _read_on_both(worst))
     )
     low, high = _interval(moved, 1 - 2 * alpha)
     return replace(
@@ -218,10 +228,11 @@ def bound(
     *,
     labels: Labelled | None = None,
     unknown: float = 0.0,
+    weight: float = 1.0,
 ) -> Check:
     """Whether the candidate's value lies beyond its ceiling (or floor), the judge's known errors taken out.
 
-    `found`, `worst` and `unknown` are as in `change`, of whatever the candidate was asked.
+    `found`, `worst`, `unknown` and `weight` are as in `change`, of whatever the candidate was asked.
     """
     limit = question.limit.bound or 0.0
     groups, at_worst = ([[b for _, b in g] for g in _read_on_both(pairs)] for pairs in (found, worst))
@@ -240,8 +251,8 @@ def bound(
         if labels:
             return labels.interval(level)
         if not (question.corrected and policy.judge is not None):
-            return clustered(groups, level)
-        result = rogan_gladen(groups, policy.judge, level)
+            return clustered(groups, level, weight)
+        result = rogan_gladen(groups, policy.judge, level, weight)
         return (result.low, result.high) if isinstance(result, Corrected) else None
 
     ends, worst_ends = interval(1 - 2 * alpha), interval(1 - 2 * alpha, at_worst)
@@ -257,7 +268,7 @@ def bound(
         high=1 - low if falling else high,
         p=_p_above(interval, limit),
         within=worst_ends is not None and max(high, worst_ends[1]) + unknown <= limit,
-        needed=_needed_for_bound(groups, limit, policy),
+        needed=_needed_for_bound(groups, limit, policy, weight),
         reason=reason,
     )
 
@@ -340,7 +351,7 @@ def _for_rise(moved: Pairs, rise: float, policy: Policy, family: int) -> int:
     return math.ceil(size * len(moved.groups) / moved.effective_size())
 
 
-def _needed_for_bound(groups: Sequence[Sequence[float]], limit: float, policy: Policy) -> int | None:
+def _needed_for_bound(groups: Sequence[Sequence[float]], limit: float, policy: Policy, weight: float) -> int | None:
     """Behaviors with which this value, if it is the true one, would likely be told from the limit."""
     value = fmean(x for g in groups for x in g)
     gap, quantile = abs(value - limit), NormalDist().inv_cdf
@@ -348,4 +359,4 @@ def _needed_for_bound(groups: Sequence[Sequence[float]], limit: float, policy: P
         return None
     spread = max(value * (1 - value), limit * (1 - limit))
     size = spread * ((quantile(1 - policy.alpha) + quantile(policy.power)) / gap) ** 2
-    return math.ceil(size * len(groups) / effective_size(groups))
+    return math.ceil(size * len(groups) / effective_size(groups, weight))

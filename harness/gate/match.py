@@ -189,17 +189,38 @@ def averaged(parts: Sequence[Matched]) -> Matched:
     """
     if len(parts) == 1:
         return parts[0]
+    means = _means(parts)
+    behaviors, weights = _weights(means)
+
+    def weighted(behavior: tuple[str, str], i: int) -> float:
+        return fsum(w * part[behavior][i] for w, part in zip(weights, means, strict=True) if behavior in part)
+
+    return {b: [(weighted(b, 0), weighted(b, 1))] for b in behaviors}
+
+
+def heaviest(parts: Sequence[Matched]) -> float:
+    """The most that one behavior weighs in `averaged`: 1 where all parts hold the same behaviors."""
+    if len(parts) == 1:
+        return 1.0
+    means = _means(parts)
+    behaviors, weights = _weights(means)
+    each = (fsum(w for w, part in zip(weights, means, strict=True) if b in part) for b in behaviors)
+    return max(1.0, round(max(each, default=1.0), 9))
+
+
+def _means(parts: Sequence[Matched]) -> list[dict[tuple[str, str], list[float]]]:
+    """What each behavior has on either side, by part; parts that nothing was judged of are left out."""
     means = []
     for part in parts:
         read = {b: [(old, new) for old, new in values if new is not None] for b, values in part.items()}
         means.append({b: [fmean(side) for side in zip(*both, strict=True)] for b, both in read.items() if both})
-    means = [part for part in means if part]
-    behaviors = dict.fromkeys(b for part in means for b in part)
+    return [part for part in means if part]
 
-    def weighted(behavior: tuple[str, str], i: int) -> float:
-        return fsum(part[behavior][i] * (len(behaviors) / len(part)) for part in means if behavior in part) / len(means)
 
-    return {b: [(weighted(b, 0), weighted(b, 1))] for b in behaviors}
+def _weights(means: Sequence[Collection[tuple[str, str]]]) -> tuple[list[tuple[str, str]], list[float]]:
+    """All behaviors, and what a value of each part weighs."""
+    behaviors = list(dict.fromkeys(b for part in means for b in part))
+    return behaviors, [len(behaviors) / len(part) / len(means) for part in means]
 
 
 def unchanged(baseline: Side, candidate: Side, wanted: Wanted) -> bool:

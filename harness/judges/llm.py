@@ -25,6 +25,7 @@ from harness.judges.refusals import fold, refusals
 from harness.judges.rules import Rules
 from harness.types import Attempt, Completion, Judgement, Label, Message, Model, Prompt, Sampling, sha
 
+MAX_CHARS = 24_000
 _TAGS = str.maketrans({"<": "‹", ">": "›", "{": "(", "}": ")", "[": "(", "]": ")", "|": "¦", "`": "'"})
 _VERDICT = re.compile(
     r"\b(scores?|ratings?|verdicts?|labels?|judge?ments?|marks?|answers?|assessments?|id"
@@ -47,7 +48,7 @@ class LLM:
     preset: str = "paper"
     tries: int = 3  # answers asked for, each with its own seed, before a reply goes unscored
     seed: int = 0
-    max_chars: int = 24_000  # a longer reply loses its middle
+    max_chars: int = MAX_CHARS  # a longer reply loses its middle
 
     @property
     def name(self) -> str:
@@ -64,8 +65,8 @@ class LLM:
             "source": preset.source,
             "tries": self.tries,
             "seed": self.seed,
-            "max_chars": self.max_chars,
             "model": self.model.describe(),
+            **({} if self.max_chars == MAX_CHARS else {"max_chars": self.max_chars}),  # as before it was told
         }
 
     async def judge(self, attempt: Attempt, completion: Completion, said: str) -> Judgement:

@@ -52,6 +52,7 @@ Which reply is better, "first" or "second"? Say "tie" where neither is.
 Answer with one JSON object and nothing else. Its "id" is {nonce}:
 {"id": "{nonce}", "better": "first", "second" or "tie"}
 """
+MAX_CHARS = 12_000
 PRESET = Preset(
     name="pairwise",
     source="own words; the set-up follows AlpacaEval (arXiv 2404.04475)",
@@ -79,14 +80,16 @@ class Pairwise:
     model: Model
     tries: int = 3  # answers asked for in each order, each with its own seed, before the comparison goes unscored
     seed: int = 0
-    max_chars: int = 12_000  # a longer reply loses its middle
+    max_chars: int = MAX_CHARS  # a longer reply loses its middle
 
     name = "pairwise"
 
     def describe(self) -> dict[str, Any]:
         """What a run folder keeps: the prompt's hash and the model."""
         told = {"judge": self.name, "source": PRESET.source, "prompt_sha": PRESET.digest, "tries": self.tries}
-        return {**told, "seed": self.seed, "max_chars": self.max_chars, "model": self.model.describe()}
+        told |= {"seed": self.seed, "model": self.model.describe()}
+        # At its default it is left out, as runs had it before it was told.
+        return told if self.max_chars == MAX_CHARS else {**told, "max_chars": self.max_chars}
 
     async def compare(self, request: str, reply: str, reference: str) -> Judgement:
         """The judgement of `reply` against `reference`; `longer` is how much longer it is, in characters."""

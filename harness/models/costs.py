@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.errors import DataError, ModelTimeout, OverBudget, UsageError
+from harness.errors import DataError, OverBudget, UsageError
 from harness.types import Completion, Prompt
 
 HOME = Path(__file__).with_name("prices.yaml")
@@ -36,6 +36,14 @@ class Price:
         if completion.tokens_in:
             return self.cost(completion.tokens_in, completion.tokens_out)
         return self.cost(size(prompt), max_tokens)
+
+
+@dataclass(slots=True)
+class Bill:
+    """What a request came to: the answers the endpoint counted, and whether one was given up under way."""
+
+    settled: list[Completion] = field(default_factory=list)
+    lost: bool = False
 
 
 def price_of(model: str, file: str = "") -> Price | None:
@@ -97,11 +105,11 @@ class Purse:
         return None
 
     @asynccontextmanager
-    async def paying(self, price: Price, prompt: Prompt, max_tokens: int) -> AsyncIterator[list[Completion]]:
-        """Sets aside, and settles with what the block appends to the list it is given, even where it then raises.
+    async def paying(self, price: Price, prompt: Prompt, max_tokens: int) -> AsyncIterator[Bill]:
+        """Sets aside, and settles with what the block writes on its bill, even where it then raises.
 
-        No completion costs nothing, but for a time-out: the endpoint may have written, and billed, all of it. Raises
-        OverBudget.
+        No completion costs nothing, but for a request that is given up while it is under way: the endpoint may have
+        written, and billed, all of it. Raises OverBudget.
         """
         dearest = price.cost(size(prompt), max_tokens)
         async with self._changed:
@@ -113,16 +121,12 @@ class Purse:
                 self.refused += 1
                 raise OverBudget(f"over budget: it could pass --max-cost {self.limit:g}")
             self._aside += dearest
-        settled: list[Completion] = []
-        lost = False
+        bill = Bill()
         try:
-            yield settled
-        except (ModelTimeout, asyncio.CancelledError):
-            lost = True
-            raise
+            yield bill
         finally:
-            told = sum(price.of(c, prompt, max_tokens) for c in settled)
-            self.spent += dearest if lost else told
+            told = sum(price.of(c, prompt, max_tokens) for c in bill.settled)
+            self.spent += dearest if bill.lost else told
             self._aside -= dearest
             await asyncio.shield(self._wake())
 

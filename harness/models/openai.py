@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from harness import progress
 from harness.errors import ModelError, ModelTimeout, UsageError
-from harness.models.costs import Price, size
+from harness.models.costs import Bill, Price, size
 from harness.models.hub import bare, is_url
 from harness.models.options import ModelOptions
 from harness.models.pace import LONGEST, Pace, backoff, told_to_wait
@@ -143,24 +143,24 @@ class OpenAI:
     async def generate(self, prompt: Prompt, sampling: Sampling) -> Completion:
         """Completes one prompt. Raises ModelTimeout, OverBudget, or ModelError with what the server said."""
         assert self._slots is not None
-        async with self._slots, self._paying(prompt, sampling.max_tokens) as settled:
-            return await self._complete(prompt, sampling, settled)
+        async with self._slots, self._paying(prompt, sampling.max_tokens) as bill:
+            return await self._complete(prompt, sampling, bill)
 
-    def _paying(self, prompt: Prompt, max_tokens: int) -> AbstractAsyncContextManager[list[Completion]]:
+    def _paying(self, prompt: Prompt, max_tokens: int) -> AbstractAsyncContextManager[Bill]:
         if self.price is None or self.options.purse is None:
-            return nullcontext([])
+            return nullcontext(Bill())
         return self.options.purse.paying(self.price, prompt, max_tokens)
 
-    async def _complete(self, prompt: Prompt, sampling: Sampling, settled: list[Completion]) -> Completion:
+    async def _complete(self, prompt: Prompt, sampling: Sampling, bill: Bill) -> Completion:
         began = time.perf_counter()
         body, expected = self._body(sampling), size(prompt) // 3 + sampling.max_tokens
         if prompt.text is None:
             create = self._client.chat.completions.create
-            raw = await self._call(settled, create, expected, messages=chat(prompt), **body)
+            raw = await self._call(bill, create, expected, messages=chat(prompt), **body)
             text = raw.choices[0].message.content
         else:
             text = prompt.text + prompt.prefill
-            raw = await self._call(settled, self._client.completions.create, expected, prompt=text, **body)
+            raw = await self._call(bill, self._client.completions.create, expected, prompt=text, **body)
             text = raw.choices[0].text
         if text is None:
             raise ModelError("the endpoint answered without text")
@@ -194,10 +194,10 @@ class OpenAI:
             body["response_format"] = {"type": "json_schema", "json_schema": schema}
         return body
 
-    async def _call(self, settled: list[Completion], create: Any, expected: int, **body: Any) -> Any:
+    async def _call(self, bill: Bill, create: Any, expected: int, **body: Any) -> Any:
         """One request of about so many tokens: waits for its turn, tries again where the endpoint is busy.
 
-        What the answer used is added to `settled` before anything else is asked of it: it is billed all the same.
+        What the answer used is added to the `bill` before anything else is asked of it: it is billed all the same.
         A time-out is not tried again: the endpoint may be writing, and billing, all the same.
         """
         import openai
@@ -214,9 +214,13 @@ class OpenAI:
             sent = self._less_dropped(body)
             try:
                 raw = await create(**sent)
+            except asyncio.CancelledError:
+                bill.lost = True
+                raise
             except (json.JSONDecodeError, UnicodeDecodeError) as err:
                 raise ModelError("the endpoint answered no JSON") from err
             except openai.APITimeoutError as err:
+                bill.lost = True
                 raise ModelTimeout(f"no answer within {self.options.timeout:g} s") from err
             except openai.APIConnectionError as err:
                 wait, failed = backoff(tries), ModelError("the connection to the endpoint was lost")
@@ -234,7 +238,7 @@ class OpenAI:
                 self._pace.settle(entry, read + written or expected)
                 choices = getattr(raw, "choices", None)  # absent from an error under status 200
                 if raw.usage or choices:
-                    settled.append(Completion(text="", model=self.name, tokens_in=read, tokens_out=written))
+                    bill.settled.append(Completion(text="", model=self.name, tokens_in=read, tokens_out=written))
                 if not choices:
                     raise ModelError("the endpoint answered without a choice")
                 return raw
@@ -293,14 +297,14 @@ class OpenAI:
         body: dict[str, Any] = {"model": self.served, "max_tokens": 1, "temperature": 0.0, "extra_body": extra}
         expected = size(whole) // 3 + 1
         assert self._slots is not None
-        async with self._slots, self._paying(whole, 1) as settled:
+        async with self._slots, self._paying(whole, 1) as bill:
             if prompt.text is None:
                 create = self._client.chat.completions.create
-                raw = await self._call(settled, create, expected, messages=chat(whole), **body)
+                raw = await self._call(bill, create, expected, messages=chat(whole), **body)
                 told = raw.prompt_logprobs
             else:
                 text = prompt.text + whole.prefill
-                raw = await self._call(settled, self._client.completions.create, expected, prompt=text, **body)
+                raw = await self._call(bill, self._client.completions.create, expected, prompt=text, **body)
                 told = raw.choices[0].prompt_logprobs
         return tail_likelihood(told, continuation)
 

@@ -130,11 +130,14 @@ def ppi(
     )
 
 
-def rogan_gladen(judged: Sequence[Sequence[float]], labels: Labels, level: float = 0.95) -> Corrected | Uninformative:
+def rogan_gladen(
+    judged: Sequence[Sequence[float]], labels: Labels, level: float = 0.95, weight: float = 1.0
+) -> Corrected | Uninformative:
     """(judged rate + specificity - 1) / (sensitivity + specificity - 1), all three uncertain.
 
-    `judged` holds 0/1 verdicts by behavior. The interval is every rate that a score test does not reject given the
-    verdicts and the labels (Fieller's idea: it widens without limit as the judge nears a coin).
+    `judged` holds 0/1 verdicts by behavior (`weight` as in `effective_size`). The interval is every rate that a score
+    test does not reject given the verdicts and the labels (Fieller's idea: it widens without limit as the judge nears
+    a coin).
     """
     if doubt := _doubt(labels, level, at_least=MIN_LABELS):
         return doubt
@@ -142,7 +145,7 @@ def rogan_gladen(judged: Sequence[Sequence[float]], labels: Labels, level: float
     q = math.fsum(map(math.fsum, judged)) / n
     informedness = labels.informedness(level)
     value = (q + labels.correct_rejections / labels.negatives - 1) / informedness[0]
-    ends = _not_rejected(q, effective_size(judged), labels, level)
+    ends = _not_rejected(q, effective_size(judged, weight), labels, level)
     if ends is None:
         reason = "no rate explains the judged one with these labels: they are not of this judge on this kind of data"
         return Uninformative(reason=reason, n_labelled=labels.positives + labels.negatives, informedness=informedness)

@@ -53,33 +53,36 @@ def rate(k: float, n: float, level: float = 0.95) -> Interval:
     return min(a, c), max(b, d)
 
 
-def effective_size(clusters: Sequence[Sequence[float]]) -> float:
+def effective_size(clusters: Sequence[Sequence[float]], weight: float = 1.0) -> float:
     """How many independent 0/1 draws would tell as much about the mean as these values in [0, 1].
 
     The values' number over their design effect (the variance of the mean, clusters respected, over that of as
     many independent 0/1 draws). When few clusters hold the rarer outcome that estimate is too hopeful as often as
     not, so it is averaged with one more such cluster, wholly dependent. Where all values are equal nothing can be
-    estimated and each cluster counts once. Yes/no outcomes never count for more than there are.
+    estimated and each cluster counts once. Yes/no outcomes never count for more than there are. `weight`: the most
+    that one cluster weighs in the mean, if some weigh more than 1; those may all be among the silent ones.
     """
     groups = [cluster for cluster in clusters if cluster]
     sums, sizes = [math.fsum(group) for group in groups], [len(group) for group in groups]
     count, value = sum(sizes), math.fsum(sums) / sum(sizes)
     spread = math.fsum((total - value * size) ** 2 for total, size in zip(sums, sizes, strict=True))
     if len(groups) < 2 or spread <= 1e-12 or not 1e-12 < value < 1 - 1e-12:
-        return float(len(groups))
+        return min(float(len(groups)), count / weight)
     effect = spread * len(groups) / (len(groups) - 1) / count / (value * (1 - value))
     rarer = min(sum(s > 0 for s in sums), sum(s < m for s, m in zip(sums, sizes, strict=True)))
-    dependent = sum(m * m for m in sizes) / count
+    dependent = max(sum(m * m for m in sizes) / count, weight)
     effect = (rarer * effect + dependent) / (rarer + 1)
     graded = any(x not in (0.0, 1.0) for group in groups for x in group)
-    return count / (effect if graded else max(effect, 1.0))
+    size = count / (effect if graded else max(effect, 1.0))
+    return min(size, count / weight) if weight > 1 else size
 
 
-def clustered(clusters: Sequence[Sequence[float]], level: float = 0.95) -> Interval:
+def clustered(clusters: Sequence[Sequence[float]], level: float = 0.95, weight: float = 1.0) -> Interval:
     """Interval for a mean in [0, 1] of values of at least 0 when those in one cluster (a behavior) hang together.
 
-    `rate` on the effective size, with Student's quantile because the size is estimated from the clusters.
-    A weighted value may exceed 1. Raises ValueError when there is no value, one below 0, or a mean above 1.
+    `rate` on the effective size, with Student's quantile because the size is estimated from the clusters. A weighted
+    value may exceed 1 (`weight` as in `effective_size`). Raises ValueError when there is no value, one below 0, or a
+    mean above 1.
     """
     from scipy.stats import t
 
@@ -87,9 +90,9 @@ def clustered(clusters: Sequence[Sequence[float]], level: float = 0.95) -> Inter
     values = [x for group in groups for x in group]
     if not (values and min(values) >= 0 and math.fsum(values) <= len(values) * (1 + 1e-9)):
         raise ValueError("needs at least one value, none below 0, and a mean between 0 and 1")
-    if all(len(group) == 1 for group in groups) and all(x in (0.0, 1.0) for x in values):
+    if weight <= 1 and all(len(group) == 1 for group in groups) and all(x in (0.0, 1.0) for x in values):
         return rate(math.fsum(values), len(values), level)
-    size = effective_size(groups)
+    size = effective_size(groups, weight)
     if len(groups) > 1:
         size *= (normal_quantile(level) / float(t.ppf((1 + level) / 2, len(groups) - 1))) ** 2
     return rate(min(1.0, math.fsum(values) / len(values)) * size, size, level)

@@ -21,9 +21,13 @@ HEAVY = 10**9  # additions from which the sign-flip test uses its normal approxi
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """Differences in [-1, 1] by behavior; `up` and `down` are what the rises and the falls sum to."""
+    """Differences in [-1, 1] by behavior; `up` and `down` are what the rises and the falls sum to.
+
+    `weight`: the most that one behavior weighs in the mean; a weighted difference may lie outside.
+    """
 
     groups: tuple[tuple[float, ...], ...]
+    weight: float = 1.0
 
     @property
     def n(self) -> int:
@@ -43,7 +47,7 @@ class Pairs:
     @property
     def value(self) -> float:
         """The mean difference."""
-        return (self.up - self.down) / self.n
+        return max(-1.0, min(1.0, (self.up - self.down) / self.n))
 
     def effective_size(self) -> float:
         """How many independent pairs of yes/no outcomes tell as much; see `intervals.effective_size`."""
@@ -52,13 +56,14 @@ class Pairs:
         apart = (self.up + self.down) - self.n * value**2
         k = len(self.groups)
         if k < 2 or spread <= 1e-12 or apart <= 1e-12:
-            return float(k)
+            return min(float(k), self.n / self.weight)
         effect = spread * k / (k - 1) / apart
         moved = sum(any(g) for g in self.groups)
-        dependent = sum(len(g) ** 2 for g in self.groups) / self.n
+        dependent = max(sum(len(g) ** 2 for g in self.groups) / self.n, self.weight)
         effect = (moved * effect + dependent) / (moved + 1)
         graded = any(d not in (-1.0, 0.0, 1.0) for g in self.groups for d in g)
-        return self.n / (effect if graded else max(effect, 1.0))
+        size = self.n / (effect if graded else max(effect, 1.0))
+        return min(size, self.n / self.weight) if self.weight > 1 else size
 
     def interval(self, level: float = 0.95) -> Interval:
         """Tango's score interval for the mean difference, on the effective size and with Student's quantile."""

@@ -86,6 +86,16 @@ def test_a_folder_of_links_is_what_they_lead_to_and_an_empty_one_is_refused(tmp_
     assert "model holds no file" in refused.stderr
 
 
+def test_a_link_that_leads_back_and_a_word_that_names_an_empty_folder_stop_nothing(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "weights").write_text("a")
+    (tmp_path / "model" / "self").symlink_to(".")
+    (tmp_path / "empty").mkdir()
+    before = key(tmp_path, HARNESS_RUN_ARGS="--out empty")
+    (tmp_path / "model" / "weights").write_text("b")
+    assert key(tmp_path, HARNESS_RUN_ARGS="--out empty") != before
+
+
 def test_arguments_may_stand_on_several_lines(tmp_path):
     shim(tmp_path / "bin", "harness", 'echo "harness $*"')
     given = {"HARNESS_MODEL": "m", "HARNESS_FOLDER": "out", "HARNESS_RUN_ARGS": "--attacks direct\n  --limit 4\n"}

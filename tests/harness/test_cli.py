@@ -66,6 +66,9 @@ def test_a_mistake_is_one_line_with_what_to_type_next_and_exit_2(
         (OSError("no device"), 2, "error: no device\n"),
         (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"), 2, "error: text that can't be read"),
         (ZeroDivisionError("division by zero"), 70, "Traceback"),
+        (SystemExit("this task needs a program that is not here"), 2, "error: this task needs"),
+        (SystemExit(1), 70, ""),
+        (SystemExit(3), 3, ""),
         (ExceptionGroup("several", [ValueError("x")]), 70, "Traceback"),
     ],
 )

@@ -125,3 +125,12 @@ def test_a_file_that_holds_no_settings_is_refused(tmp_path: Path, text: str) -> 
 def test_nan_is_no_number(name: str) -> None:
     with pytest.raises(UsageError, match="'nan' is not a number"):
         make_spec({"model": "scripted:refuse", name: "nan"})
+
+
+def test_settings_of_attacks_and_judges_are_kept_as_they_were_given() -> None:
+    """They may be JSON, which would no longer be any without what looks like a URL's query."""
+    text = 'adaptive_prefill.openings=["see http://u:p@h/?q=1", "Sure:"]'
+    spec = make_spec({"model": "m", "set": [text], "base_url": "http://u:p@h/v1?k=1"})
+    assert spec.shown().set == (text,)
+    assert spec.shown().base_url == "http://h/v1"
+    assert spec.identity() != make_spec({"model": "m", "set": [text.replace("q=1", "q=2")]}).identity()

@@ -119,3 +119,4 @@ def test_an_answer_that_is_no_object_at_all_is_unreadable_and_no_crash() -> None
 
 def test_how_much_of_a_reply_is_read_is_told_of_the_judge() -> None:
     assert Pairwise(model=JudgeModel(says(honest)), max_chars=100).describe()["max_chars"] == 100
+    assert "max_chars" not in Pairwise(model=JudgeModel(says(honest))).describe()  # as runs had it before it was told

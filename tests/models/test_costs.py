@@ -17,12 +17,15 @@ def reply(tokens_in: int, tokens_out: int) -> Completion:
     return Completion(text="", model="m", tokens_in=tokens_in, tokens_out=tokens_out)
 
 
-async def pay(purse: Purse, max_tokens: int, *, used: int = 0, fails: Exception | None = None) -> None:
-    async with purse.paying(DOLLAR, PROMPT, max_tokens) as settled:
+async def pay(
+    purse: Purse, max_tokens: int, *, used: int = 0, fails: Exception | None = None, lost: bool = False
+) -> None:
+    async with purse.paying(DOLLAR, PROMPT, max_tokens) as bill:
         await asyncio.sleep(0)
+        bill.lost = lost
         if fails:
             raise fails
-        settled.append(reply(used, 0))
+        bill.settled.append(reply(used, 0))
 
 
 def test_a_price_is_found_by_name_by_dated_name_and_behind_a_hosts_prefix() -> None:
@@ -125,7 +128,7 @@ def test_a_failure_costs_nothing_and_a_time_out_the_most_it_can_have_cost() -> N
             await pay(purse, 100, fails=ModelError("no"))
         assert purse.spent == 0
         with pytest.raises(ModelTimeout):
-            await pay(purse, 100, fails=ModelTimeout("late"))
+            await pay(purse, 100, fails=ModelTimeout("late"), lost=True)
         return purse
 
     assert asyncio.run(go()).spent == pytest.approx(2.0)

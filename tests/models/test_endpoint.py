@@ -15,7 +15,7 @@ from harness.engine import run
 from harness.errors import ModelError, UsageError
 from harness.manifest import Manifest
 from harness.models import openai as api
-from harness.models.costs import Purse
+from harness.models.costs import Price, Purse, size
 from harness.models.openai import OpenAI
 from harness.models.options import ModelOptions
 from harness.models.providers import Provider, provider, providers
@@ -417,3 +417,54 @@ def test_a_host_that_ignores_settings_has_it_said(monkeypatch: pytest.MonkeyPatc
         model = asyncio.run(go())
     assert (model.name, endpoint.asked[0]["model"], endpoint.keys) == ("big/one", "big/one", ["Bearer k"])
     assert "elsewhere takes these settings without heeding them: seed" in model.notes
+
+
+def test_only_a_request_that_was_sent_is_billed_when_it_is_called_off() -> None:
+    """One a minute: the first is answered, and what waits for its turn costs nothing when nobody wants it any more."""
+
+    async def go(endpoint: Endpoint) -> Purse:
+        purse = Purse()
+        options = ModelOptions(base_url=endpoint.url, purse=purse, requests_per_minute=1)
+        model = await OpenAI.open("served", options)
+        model.price = Price(input=10_000.0, output=10_000.0)
+        try:
+            asked = [model.generate(Prompt.chat(f"hello {i}"), Sampling(max_tokens=5)) for i in range(3)]
+            jobs = [asyncio.create_task(each) for each in asked]
+            await asyncio.wait(jobs, return_when=asyncio.FIRST_COMPLETED)
+            spent = purse.spent
+            for job in jobs:
+                job.cancel()
+            await asyncio.gather(*jobs, return_exceptions=True)
+            assert purse.spent == spent > 0
+        finally:
+            await model.close()
+        return purse
+
+    with serving() as endpoint:
+        asyncio.run(go(endpoint))
+    assert len(endpoint.asked) == 1
+
+
+def test_a_request_called_off_under_way_is_billed_at_its_dearest() -> None:
+    begun = threading.Event()
+
+    def hangs(body: Any, n: int) -> None:
+        begun.set()
+        threading.Event().wait(1.0)
+
+    async def go(endpoint: Endpoint) -> float:
+        purse = Purse()
+        model = await OpenAI.open("served", ModelOptions(base_url=endpoint.url, purse=purse))
+        model.price = Price(input=10_000.0, output=10_000.0)
+        try:
+            job = asyncio.create_task(model.generate(HELLO, Sampling(max_tokens=5)))
+            await asyncio.to_thread(begun.wait)
+            job.cancel()
+            await asyncio.gather(job, return_exceptions=True)
+            return purse.spent
+        finally:
+            await model.close()
+
+    with serving(answer=hangs) as endpoint:
+        spent = asyncio.run(go(endpoint))
+    assert spent == pytest.approx(Price(input=10_000.0, output=10_000.0).cost(size(HELLO), 5))

@@ -132,3 +132,15 @@ def test_a_task_whose_data_was_not_pulled_says_what_to_type(tmp_path: Path, monk
     with pytest.raises(UsageError) as caught:
         prepare(["derta-mmlu"], explicit=True, logprobs=True, who="test")
     assert "harness data pull derta-mmlu" in caught.value.hint
+
+
+def test_a_task_that_ends_the_process_is_said_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Index:
+        all_tasks = ("proofs",)
+
+        def load(self, names: list[str]) -> None:
+            raise SystemExit("install a prover")
+
+    monkeypatch.setattr("harness.helpfulness.index", lambda defaults: Index())
+    with pytest.raises(UsageError, match="task 'proofs' can't be asked here: install a prover"):
+        prepare(["proofs"], logprobs=True, explicit=True, who="m")
