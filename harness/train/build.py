@@ -226,7 +226,7 @@ async def answered(rows: Sequence[Row], helper: Model | None, config: BuildConfi
 async def begun(rows: Sequence[Row], helper: Model, config: BuildConfig, report: Report) -> list[Helpful]:
     """How the helper itself begins to answer each look-alike, beside the answer that is known.
 
-    Without it a model meets its own style nowhere but in violating replies, and RTO teaches it to break off its own
+    Without it a model meets its own style nowhere but in violating replies, and RTO can teach it to break off its own
     harmless sentences.
     """
     if not config.lookalike_tokens:
