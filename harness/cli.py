@@ -20,7 +20,7 @@ from harness.commands.gate import baseline, compare, gate
 from harness.commands.judge import judge
 from harness.commands.lab import lab
 from harness.commands.merge import merge
-from harness.commands.options import given, settings_as_options, show
+from harness.commands.options import ENDS, given, settings_as_options, show
 from harness.commands.paper import paper
 from harness.commands.score import score
 from harness.commands.train import train
@@ -29,10 +29,7 @@ from harness.config import make_spec, read_yaml
 from harness.errors import HarnessError
 from harness.models.hub import bare
 
-EXIT_CODES = (
-    "Exit codes: 0 done, 1 gate failed, 2 usage or data, 3 inconclusive, 4 incomplete, 70 a bug, 130 interrupted, "
-    "141 nobody reads the output."
-)
+EXIT_CODES = f"Exit codes: 0 done, 1 gate failed, 2 usage or data, 3 inconclusive, 4 incomplete, {ENDS}"
 
 
 class Commands(click.Group):

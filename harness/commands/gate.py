@@ -7,13 +7,11 @@ from typing import Any
 
 import click
 
+from harness.commands.options import ENDS
 from harness.errors import UsageError
 
 FOLDER = click.Path(path_type=Path)
-EXIT_CODES = (
-    "Exit codes: 0 pass, 1 fail, 2 usage or data, 3 inconclusive, 4 incomplete, 70 a bug, 130 interrupted, "
-    "141 nobody reads the output."
-)
+EXIT_CODES = f"Exit codes: 0 pass, 1 fail, 2 usage or data, 3 inconclusive, 4 incomplete, {ENDS}"
 
 
 @click.command(epilog=EXIT_CODES)

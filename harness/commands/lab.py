@@ -8,8 +8,9 @@ from typing import Any
 import click
 
 from harness import progress
+from harness.commands.options import ENDS
 
-EXIT_CODES = "Exit codes: 0 done, 1 a gate failed, 2 usage or data, 3 inconclusive, 4 incomplete, 130 interrupted."
+EXIT_CODES = f"Exit codes: 0 done, 1 a gate failed, 2 usage or data, 3 inconclusive, 4 incomplete, {ENDS}"
 
 
 @click.command(epilog=EXIT_CODES)

@@ -38,6 +38,10 @@ def given(flags: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in flags.items() if v is not None and v != ()}
 
 
+ENDS = "70 a bug, 130 interrupted, 141 nobody reads the output."
+"""Exit codes that any command may have."""
+
+
 def check_json(to: str) -> None:
     """Raises UsageError when the file of --json can't be written: said before anything is asked."""
     if not to or to == "-":

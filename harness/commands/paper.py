@@ -11,10 +11,10 @@ from typing import Any
 import click
 
 from harness import progress
-from harness.commands.options import check_json, given, settings_as_options, show
+from harness.commands.options import ENDS, check_json, given, settings_as_options, show
 from harness.errors import UsageError
 
-EXIT_CODES = "Exit codes: 0 done, 2 usage or data, 4 incomplete, 130 interrupted."
+EXIT_CODES = f"Exit codes: 0 done, 2 usage or data, 4 incomplete, {ENDS}"
 
 
 @click.command(epilog=EXIT_CODES)

@@ -82,22 +82,23 @@ def winrate(
     if out is None:
         with told_what_is_kept(out):
             records, left = asyncio.run(compared(None))
-        metrics = compute(records)
     else:
         with Store(out) as store:
             records, left = asyncio.run(compared(store))
             for record in records:
                 if store.records.get(record.key) != record:
                     store.put_record(record)
-        metrics = compute(records)
-        finish(out, metrics, notes=left_out(left), failing=mostly_failed(records))
+    metrics = compute(records)
+    rest, failing = left_out(left), mostly_failed(records)
+    if out is not None:
+        finish(out, metrics, notes=rest, failing=failing)
     told = summary(records, metrics) | left
-    for line in left_out(left):
+    for line in rest:
         click.echo(line, err=True)
     if to and to != "-":
         Path(to).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
     click.echo(json.dumps(told, indent=None if to == "-" else 2))
-    if failing := mostly_failed(records):
+    if failing:
         click.echo("\n".join(failing), err=True)
         raise click.exceptions.Exit(4)
 
