@@ -87,19 +87,19 @@ def measure(
     checks = []
     if question.limit.margin is not None:
         same = whole and unchanged(baseline, candidate, question.wanted)
-        found = pairs(question.read, question.read), pairs(question.read, question.read, worst)
+        judged = parts(question.read, question.read)
+        found = averaged(judged), pairs(question.read, question.read, worst)
         labels = (before, after) if before and after else None
         unknown = _mean_after(pairs(read_at_all, read_at_all, 1.0)) if labels else 0.0
-        weight = heaviest(parts(question.read, question.read))
         told = change(
             question, *found, len(old | new), policy, alpha, family,
-            same=same, labels=labels, unknown=unknown, weight=weight,
+            same=same, labels=labels, unknown=unknown, weight=heaviest(judged),
         )  # fmt: skip
         checks.append(told)
     if question.limit.bound is not None:
-        found = pairs(always, question.read), pairs(always, question.read, worst)
+        judged = parts(always, question.read)
+        found, weight = (averaged(judged), pairs(always, question.read, worst)), heaviest(judged)
         unknown = _mean_after(pairs(always, read_at_all, 1.0)) if after else 0.0
-        weight = heaviest(parts(always, question.read))
         checks.append(bound(question, *found, len(new), policy, alpha, labels=after, unknown=unknown, weight=weight))
     return checks
 
