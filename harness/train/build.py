@@ -172,12 +172,17 @@ async def violations(rows: Sequence[Row], violator: Model | None, config: BuildC
         if reply is None:
             continue
         text = reply.text.strip()
-        flaw = "refusal" if REFUSAL.search(text) else "short" if len(text.split()) < SHORT else ""
+        flaw = slight(text)
         if not dropped(report, f"violating: {flaw}", flaw):
             name = violator.name if violator else ""
             made.append(Triple(id=f"{row['id']}-model", request=row["request"], safe="", violating=text, source=name,
                                raw=bool(row.get("raw", False))))  # fmt: skip
     return made
+
+
+def slight(text: str) -> str:
+    """Why a model's beginning of an answer teaches nothing of how it answers; empty where it does."""
+    return "refusal" if REFUSAL.search(text) else "short" if len(text.split()) < SHORT else ""
 
 
 async def refused(
@@ -238,11 +243,10 @@ async def begun(rows: Sequence[Row], helper: Model, config: BuildConfig, report:
         if reply is None:
             continue
         text = reply.text.strip()
-        size = len(text.split())
-        flaw = "refusal" if REFUSAL.search(text) else "short" if size < SHORT else "loop" if loops(text) else ""
+        flaw = slight(text) or ("loop" if loops(text) else "")
         if not dropped(report, f"look-alike: {flaw}", flaw):
             made.append(Helpful(id=f"{row['id']}-model", request=row["request"], reply=text, kind="lookalike",
-                                cut=size < config.ends_from or reply.finish == "length"))  # fmt: skip
+                                cut=len(text.split()) < config.ends_from or reply.finish == "length"))  # fmt: skip
     return made
 
 
