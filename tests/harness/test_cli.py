@@ -177,15 +177,15 @@ def test_interrupted_it_exits_130_and_the_folder_can_go_on(behaviors: Path, tmp_
     assert json.loads((tmp_path / "out" / "run.json").read_text())["status"] == "partial"
 
 
-@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core judges in one process")
 @pytest.mark.parametrize("kept", [False, True])
 def test_interrupted_scoring_is_one_line_that_says_what_was_kept(kept: bool, tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     row = json.dumps({"question": "How does the trick work?", "response": "First, hide the coin in your sleeve. " * 40})
     path.write_text(f"{row}\n" * 20_000)
     out = ["--out", str(tmp_path / "out")] if kept else []
+    two_cores = "import os; os.sched_getaffinity = lambda _: {0, 1}; from harness.cli import main; main()"
     child = subprocess.Popen(
-        [sys.executable, "-m", "harness", "score", str(path), "--quiet", *out], stderr=subprocess.PIPE, text=True,
+        [sys.executable, "-c", two_cores, "score", str(path), "--quiet", *out], stderr=subprocess.PIPE, text=True,
         start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     workers = Path(f"/proc/{child.pid}/task/{child.pid}/children")
