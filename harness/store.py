@@ -120,9 +120,11 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """The value of a JSON file. Raises DataError when it is broken."""
+    """The value of a JSON file. Raises DataError when it can't be read or is broken."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as err:
+        raise DataError(f"{path} can't be read: {err.strerror}") from err
     except ValueError as err:
         raise DataError(f"{path} is broken: {err}") from err
 

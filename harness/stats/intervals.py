@@ -65,14 +65,27 @@ def effective_size(clusters: Sequence[Sequence[float]], weight: float = 1.0) -> 
     groups = [cluster for cluster in clusters if cluster]
     sums, sizes = [math.fsum(group) for group in groups], [len(group) for group in groups]
     count, value = sum(sizes), math.fsum(sums) / sum(sizes)
-    spread = math.fsum((total - value * size) ** 2 for total, size in zip(sums, sizes, strict=True))
-    if len(groups) < 2 or spread <= 1e-12 or not 1e-12 < value < 1 - 1e-12:
-        return min(float(len(groups)), count / weight)
-    effect = spread * len(groups) / (len(groups) - 1) / count / (value * (1 - value))
-    rarer = min(sum(s > 0 for s in sums), sum(s < m for s, m in zip(sums, sizes, strict=True)))
+    return independent(
+        sizes,
+        spread=math.fsum((total - value * size) ** 2 for total, size in zip(sums, sizes, strict=True)),
+        apart=count * value * (1 - value),
+        rarer=min(sum(s > 0 for s in sums), sum(s < m for s, m in zip(sums, sizes, strict=True))),
+        graded=any(x not in (0.0, 1.0) for group in groups for x in group),
+        weight=weight,
+    )
+
+
+def independent(sizes: Sequence[int], *, spread: float, apart: float, rarer: int, graded: bool, weight: float) -> float:
+    """What `effective_size` says of clusters of these sizes.
+
+    `spread`: squared deviations of the clusters' sums, added up; `apart`: what independent draws would add up to;
+    `rarer`: clusters that hold the rarer outcome.
+    """
+    count, k = sum(sizes), len(sizes)
+    if k < 2 or spread <= 1e-12 or apart <= 1e-12:
+        return min(float(k), count / weight)
     dependent = max(sum(m * m for m in sizes) / count, weight)
-    effect = (rarer * effect + dependent) / (rarer + 1)
-    graded = any(x not in (0.0, 1.0) for group in groups for x in group)
+    effect = (rarer * spread * k / (k - 1) / apart + dependent) / (rarer + 1)
     size = count / (effect if graded else max(effect, 1.0))
     return min(size, count / weight) if weight > 1 else size
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from statistics import NormalDist
 
-from harness.stats.intervals import Interval, normal_quantile
+from harness.stats.intervals import Interval, independent, normal_quantile
 
 FINE = 7  # the exact test adds whole numbers: graded scores in steps of about 2**-7 of a typical one
 LARGE = 5000  # pairs from which the normal approximation of the power is used
@@ -52,18 +52,14 @@ class Pairs:
     def effective_size(self) -> float:
         """How many independent pairs of yes/no outcomes tell as much; see `intervals.effective_size`."""
         value = self.value
-        spread = math.fsum((math.fsum(g) - value * len(g)) ** 2 for g in self.groups)
-        apart = (self.up + self.down) - self.n * value**2
-        k = len(self.groups)
-        if k < 2 or spread <= 1e-12 or apart <= 1e-12:
-            return min(float(k), self.n / self.weight)
-        effect = spread * k / (k - 1) / apart
-        moved = sum(any(g) for g in self.groups)
-        dependent = max(sum(len(g) ** 2 for g in self.groups) / self.n, self.weight)
-        effect = (moved * effect + dependent) / (moved + 1)
-        graded = any(d not in (-1.0, 0.0, 1.0) for g in self.groups for d in g)
-        size = self.n / (effect if graded else max(effect, 1.0))
-        return min(size, self.n / self.weight) if self.weight > 1 else size
+        return independent(
+            [len(group) for group in self.groups],
+            spread=math.fsum((math.fsum(g) - value * len(g)) ** 2 for g in self.groups),
+            apart=self.up + self.down - self.n * value**2,
+            rarer=sum(any(g) for g in self.groups),
+            graded=any(d not in (-1.0, 0.0, 1.0) for g in self.groups for d in g),
+            weight=self.weight,
+        )
 
     def interval(self, level: float = 0.95) -> Interval:
         """Tango's score interval for the mean difference, on the effective size and with Student's quantile."""

@@ -16,6 +16,7 @@ from typing import Any, TypeVar, get_type_hints
 from harness.data import rows
 from harness.data.fetch import replacing
 from harness.errors import DataError, UsageError
+from harness.store import read_json
 from harness.types import sha
 
 HOME = Path(__file__).parent / "data"
@@ -97,12 +98,7 @@ def load(where: str | Path) -> TrainSet:
 
 def check_manifest(path: Path, data: TrainSet) -> None:
     """Raises DataError where a set's manifest is of other rows; a set may have none."""
-    if not path.exists():
-        return
-    try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as err:
-        raise DataError(f"{path} can't be read: {err}") from err
+    told = read_json(path) if path.exists() else {}
     if isinstance(told, dict) and told.get("data_sha", data.digest) != data.digest:
         hint = "build it again; or, if the rows were changed on purpose, remove manifest.json"
         raise DataError(
