@@ -26,7 +26,8 @@ from harness.progress import Bar
 
 LEFT_OUT = ["*.pth", "*.gguf", "original/*", "*.msgpack", "*.h5", "*.onnx", "onnx/*"]
 BLOCK = 2**20
-URL = re.compile(r"(https?://)(?:[^/\s]*@)?([^?#\s]*)\S*", re.IGNORECASE)  # less login, query and fragment
+URL = re.compile(r"(https?://)(?:(?:[^/?#\s]*@)?(?![^/\s]*@)([^?#\s]*))?\S*", re.IGNORECASE)
+"""A URL, what may be shown of it in two groups. Where a login can't be told from a query, that is the scheme alone."""
 BROKEN = (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError)
 """What unpacking a broken archive raises; RuntimeError: it is encrypted, or packed in a way that is not known here."""
 

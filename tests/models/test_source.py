@@ -504,6 +504,19 @@ def test_a_label_is_the_last_part_of_a_name_and_holds_no_secret_of_an_address(re
     assert label_of(reference) == label
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("see https://h:8/v1, ok", "see https://h:8/v1, ok"),
+        ("http://u:p@q@h/p http://h/p@2", "http://h/p http://h/p@2"),
+        ("https://h/x?y=a@b#c", "https://h/x"),
+        ("https://h?y=a@b https://u:p?a@h/x", "https:// https://"),  # login or query: it can't be told
+    ],
+)
+def test_of_an_address_neither_login_nor_query_is_shown(text: str, shown: str) -> None:
+    assert hub.bare(text) == shown
+
+
 def test_a_folder_whose_path_looks_like_a_revision_is_called_by_its_own_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
