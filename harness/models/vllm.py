@@ -12,12 +12,14 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from harness.errors import ModelError, UsageError
 from harness.models.adapters import Adapter, read_adapter
@@ -30,34 +32,22 @@ from harness.progress import step
 from harness.types import Capability, Completion, Prompt, Sampling
 
 CAPABILITIES: frozenset[Capability] = frozenset({"chat", "raw", "prefill", "logprobs", "weights"})
+T = TypeVar("T")
 MULTIPROCESSING = "VLLM_ENABLE_V1_MULTIPROCESSING"  # vLLM's variable; 0: in this process
 
 
-@dataclass(slots=True)
-class Turns:
-    """A lock for several engines: who gives it back does not get it again before one that waits."""
-
-    _door: threading.Lock = field(default_factory=threading.Lock)
-    _room: threading.Lock = field(default_factory=threading.Lock)
-
-    def __enter__(self) -> None:
-        with self._door:
-            self._room.acquire()
-
-    def __exit__(self, *_: object) -> None:
-        self._room.release()
+_here = ThreadPoolExecutor(1, "vllm")
 
 
-TURNS = Turns()
+def in_turn(work: Callable[..., T], *given: Any) -> T:
+    """Does what touches an engine: for those in this process in one thread, first come first served.
 
-
-def turn() -> AbstractContextManager[None]:
-    """Goes around whatever touches an engine: those in this process share variables of vLLM's, so one works at a time.
-
-    vLLM keeps the context of a forward pass, and the scratch memory of its CPU attention, once for a process. Engines
-    in processes of their own wait for nobody.
+    vLLM keeps the context of a forward pass, and the scratch memory of its CPU attention, once for a process. And each
+    thread that multiplies has OpenMP workers of its own: where all together are more than the cores they are put to
+    sleep after every product instead of being kept awake, and a step under an adapter, thousands of small products,
+    takes three times as long. Engines in processes of their own wait for nobody.
     """
-    return TURNS if os.environ.get(MULTIPROCESSING) == "0" else nullcontext()
+    return _here.submit(work, *given).result() if os.environ.get(MULTIPROCESSING) == "0" else work(*given)
 
 
 @dataclass(slots=True)
@@ -123,7 +113,7 @@ class Engine:
         self._inbox.close()
         self._thread.join()
         self._thread = None
-        shut_down(self._engine)
+        in_turn(shut_down, self._engine)
         self._engine = None
 
     def _serve(self) -> None:
@@ -146,10 +136,13 @@ class Engine:
 
     def _step(self) -> list[Any]:
         """One step of the engine, its time shared out among the requests that are waiting for it."""
-        with turn():
+
+        def timed() -> tuple[list[Any], float]:
             began = time.perf_counter()
-            outputs: list[Any] = self._engine.step()
-            share = (time.perf_counter() - began) / len(self._waiting)
+            return self._engine.step(), time.perf_counter() - began
+
+        outputs, seconds = in_turn(timed)
+        share = seconds / len(self._waiting)
         for request in self._waiting.values():
             request.busy += share
         return outputs
@@ -165,14 +158,12 @@ class Engine:
                 return False
             if isinstance(item, str):
                 self._waiting.pop(item, None)
-                with turn():
-                    self._engine.abort_request([item])
+                in_turn(self._engine.abort_request, [item])
                 continue
             self._waiting[item.id] = item
             prompt = {"prompt_token_ids": item.ids}
             try:
-                with turn():
-                    self._engine.add_request(item.id, prompt, item.params, lora_request=item.lora)
+                in_turn(partial(self._engine.add_request, item.id, prompt, item.params, lora_request=item.lora))
             except (ValueError, TypeError) as err:  # a prompt longer than the model, a schema that does not compile
                 del self._waiting[item.id]
                 item.answer(None, ModelError(f"vLLM refuses this request: {err}"))
@@ -329,13 +320,17 @@ def build_engine(path: str, options: ModelOptions, adapters: tuple[Path, ...]) -
         **machine,
         **lora,
     )
-    with turn(), captured() as log:
-        try:
-            engine = LLMEngine.from_engine_args(arguments)
-        except (ValueError, RuntimeError, OSError) as err:
-            raise UsageError(f"vLLM can't load {path}: {err}", hint=f"vLLM said: {log()}") from err
-        _open.append(engine)
-    return engine
+
+    def build() -> Any:
+        with captured() as log:
+            try:
+                engine = LLMEngine.from_engine_args(arguments)
+            except (ValueError, RuntimeError, OSError) as err:
+                raise UsageError(f"vLLM can't load {path}: {err}", hint=f"vLLM said: {log()}") from err
+            _open.append(engine)
+        return engine
+
+    return in_turn(build)
 
 
 _open: list[Any] = []  # built and not shut down
@@ -384,14 +379,13 @@ def shut_down(engine: Any) -> None:
 
     import torch.distributed
 
-    with turn():
-        _open.remove(engine)
-        with groups_kept() if _open else nullcontext():
-            engine.engine_core.shutdown()
-        del engine
-        gc.collect()
-        if not _open and torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
+    _open.remove(engine)
+    with groups_kept() if _open else nullcontext():
+        engine.engine_core.shutdown()
+    del engine
+    gc.collect()
+    if not _open and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from harness.models import embedded, vllm
 from harness.models.open import open_models
 from harness.models.options import ModelOptions
 from harness.models.source import BUNDLED
-from harness.models.vllm import MULTIPROCESSING, Engine, Turns
+from harness.models.vllm import MULTIPROCESSING, Engine, in_turn
 from harness.types import Model, Prompt, Sampling
 
 
@@ -135,23 +135,29 @@ def test_engines_in_one_process_work_one_at_a_time(here: bool, monkeypatch: pyte
     assert bool(Alone.overlaps) is not here
 
 
-def test_no_engine_gets_two_turns_while_another_waits() -> None:
-    turns, served = Turns(), []
+def test_engines_in_one_process_work_in_one_thread_first_come_first_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(MULTIPROCESSING, "0")
+    served: list[tuple[str, int]] = []
+    begun, goes_on = threading.Event(), threading.Event()
 
-    def other() -> None:
-        with turns:
-            served.append("other")
+    def work(name: str) -> None:
+        begun.set()
+        goes_on.wait(5)
+        served.append((name, threading.get_ident()))
 
-    thread = threading.Thread(target=other, daemon=True)
-    with turns:
-        thread.start()
-        deadline = time.monotonic() + 2
-        while not turns._door.locked() and time.monotonic() < deadline:
-            time.sleep(0.001)
-    with turns:
-        served.append("first again")
-    thread.join(5)
-    assert served == ["other", "first again"]
+    threads = []
+    for name in ("a", "b", "a again"):
+        threads.append(threading.Thread(target=in_turn, args=(work, name), daemon=True))
+        threads[-1].start()
+        begun.wait(5)
+        time.sleep(0.05)  # the next one comes later
+    goes_on.set()
+    for thread in threads:
+        thread.join(5)
+    assert [name for name, _ in served] == ["a", "b", "a again"]
+    assert len({ident for _, ident in served}) == 1
+    with pytest.raises(ZeroDivisionError):
+        in_turn(lambda: 1 / 0)
 
 
 @pytest.mark.slow
