@@ -18,10 +18,6 @@ from harness.models.source import BUNDLED
 from harness.types import Model, Prompt, Sampling
 
 
-def functions(modules: tuple[Any, ...]) -> list[dict[str, Any]]:
-    return [{name: getattr(module, name) for name in cpu_lora.OWN} for module in modules]
-
-
 async def spent(model: Model, salt: str) -> float:
     """CPU seconds of 16 requests of about 300 tokens and 16 new ones; `salt` keeps the prefix cache out of it."""
     began = time.process_time()
@@ -35,16 +31,16 @@ async def main() -> None:
     from vllm.lora.ops.torch_ops import lora_ops
     from vllm.lora.punica_wrapper import punica_cpu
 
-    modules = (lora_ops, punica_cpu)
-    theirs = functions(modules)
+    places: list[tuple[Any, str]] = [(module, name) for module in (lora_ops, punica_cpu) for name in cpu_lora.OWN]
+    places.append((punica_cpu.PunicaWrapperCPU, "add_lora_linear"))
+    theirs = [getattr(*place) for place in places]
     _, model = await open_models("smollm2-135m", ModelOptions(max_model_len=2048), {"derta": BUNDLED / "derta"})
-    ours = functions(modules)
+    ours = [getattr(*place) for place in places]
     seconds: dict[str, list[float]] = {"ours": [], "theirs": []}
     for turn in range(3):
-        for name, found in (("ours", ours), ("theirs", theirs)):
-            for module, table in zip(modules, found, strict=True):
-                for function, value in table.items():
-                    setattr(module, function, value)
+        for name, functions in (("ours", ours), ("theirs", theirs)):
+            for (holder, function), value in zip(places, functions, strict=True):
+                setattr(holder, function, value)
             seconds[name].append(await spent(model, f"{name} {turn}"))
     await model.close()
     best = {name: min(values) for name, values in seconds.items()}

@@ -2,30 +2,37 @@
 
 vLLM's own CPU code copies the weights of an adapter once for every token, in fp32, before it multiplies: prompts under
 an adapter then take many times as long as without. Here tokens of one adapter are multiplied together, which gives the
-same sums. Used for vLLM 0.32; another version keeps its own code where its functions look different.
+same sums, and those of a layer's parts (queries, keys, values) in one go. Used for vLLM 0.32; another version keeps its
+own code where its functions look different.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from inspect import signature
 from typing import Any
 
 
 def install() -> bool:
     """Puts these products in the place of vLLM's; whether they fitted. Safe to call more than once."""
-    import inspect
-
     from vllm.lora.ops.torch_ops import lora_ops
     from vllm.lora.punica_wrapper import punica_cpu
 
-    for name, function in OWN.items():
-        theirs = getattr(lora_ops, name, None)
-        if theirs is None or len(inspect.signature(theirs).parameters) != len(inspect.signature(function).parameters):
-            return False
+    layer = punica_cpu.PunicaWrapperCPU
+    if not all(alike(getattr(lora_ops, name, None), function) for name, function in OWN.items()):
+        return False
+    if not alike(layer.add_lora_linear, linear):
+        return False
     for name, function in OWN.items():
         setattr(lora_ops, name, function)
         setattr(punica_cpu, name, function)
+    layer.add_lora_linear = linear
     return True
+
+
+def alike(theirs: Callable[..., Any] | None, ours: Callable[..., Any]) -> bool:
+    """Whether a function takes as many arguments as the one that is to stand in its place."""
+    return theirs is not None and len(signature(theirs).parameters) == len(signature(ours).parameters)
 
 
 def rows_by_slot(slots: Any) -> list[tuple[int, Any]]:
@@ -51,17 +58,52 @@ _last: tuple[Any, list[tuple[int, Any]]] | None = None
 
 
 def products(inputs: Any, weights: Any, slots: Any, dtype: Any) -> Iterator[tuple[Any, Any]]:
-    """inputs (n, i), weights (s, [1,] o, i), slots (n,) -> for each adapter its rows (m,) and their products (m, o).
-
-    Raises ValueError where the slots are not those of the rows: vLLM has one a request where it scores prompts.
-    """
+    """inputs (n, i), weights (s, [1,] o, i), slots (n,) -> for each adapter its rows (m,) and their products (m, o)."""
     weights = weights.squeeze(1) if weights.dim() == 4 else weights
     inputs = inputs.to(dtype)
     for slot, rows in rows_by_slot(slots):
-        if rows is not None and len(slots) != len(inputs):
-            raise ValueError(f"{len(inputs)} rows, but the adapters of {len(slots)}: whose is which can't be told")
-        mine = inputs if rows is None else inputs.index_select(0, rows)
+        mine = inputs if rows is None else selected(inputs, rows, slots)
         yield rows, mine @ weights[slot].to(dtype).T
+
+
+def linear(
+    self: Any,
+    output: Any,
+    inputs: Any,
+    downs: Sequence[Any],
+    ups: Sequence[Any],
+    scale: float,
+    sizes: Sequence[int],
+    *,
+    buffer: object = None,
+    **_: object,
+) -> None:
+    """output (n, o) gets scale * inputs (n, i) times the A (r, i) and B (size, r) of each row's adapter.
+
+    A layer of several parts (queries, keys, values) has an A and a B for each; their `sizes` add up to o. `self` is
+    vLLM's wrapper, which knows the rows' slots; `buffer` is not needed.
+    """
+    import torch
+
+    dtype = inputs.dtype
+    for slot, rows in rows_by_slot(self.token_lora_indices):
+        mine = inputs if rows is None else selected(inputs, rows, self.token_lora_indices)
+        parts = [
+            (scale * (mine @ down[slot, 0].to(dtype).T)) @ up[slot, 0, :size].to(dtype).T
+            for down, up, size in zip(downs, ups, sizes, strict=True)
+        ]
+        found = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+        place(output[:, : found.shape[1]], rows, found, add=True)
+
+
+def selected(inputs: Any, rows: Any, slots: Any) -> Any:
+    """These rows of the inputs (n, i).
+
+    Raises ValueError where the slots are not those of the inputs: vLLM has one a request where it scores prompts.
+    """
+    if len(slots) != len(inputs):
+        raise ValueError(f"{len(inputs)} rows, but the adapters of {len(slots)}: whose is which can't be told")
+    return inputs.index_select(0, rows)
 
 
 def shrink(inputs: Any, weights: Any, output: Any, slots: Any, scaling: float = 1.0) -> None:
@@ -73,19 +115,11 @@ def shrink(inputs: Any, weights: Any, output: Any, slots: Any, scaling: float = 
 
 def expand(inputs: Any, weights: Any, output: Any, slots: Any, add_inputs: bool = True) -> None:
     """output (n, o) gets inputs (n, r) times the B (o, r) of each row's adapter; it may be padded to more columns."""
-    columns = min(weights.shape[-2], output.shape[1])
-    expand_slice(inputs, weights, output, slots, 0, columns, add_inputs)
-
-
-def expand_slice(
-    inputs: Any, weights: Any, output: Any, slots: Any, offset: int, size: int, add_inputs: bool = True
-) -> None:
-    """As `expand`, into `size` columns of the output from `offset` on."""
-    where = output[:, offset : offset + size]
+    where = output[:, : weights.shape[-2]]
     if not add_inputs:
         where.zero_()
     for rows, found in products(inputs, weights, slots, output.dtype):
-        place(where, rows, found[:, :size], add=add_inputs)
+        place(where, rows, found[:, : where.shape[1]], add=add_inputs)
 
 
 def place(where: Any, rows: Any, found: Any, *, add: bool) -> None:
@@ -98,7 +132,5 @@ def place(where: Any, rows: Any, found: Any, *, add: bool) -> None:
         where.index_copy_(0, rows, found)
 
 
-OWN: dict[str, Callable[..., None]] = {
-    "bgmv_shrink": shrink, "bgmv_expand": expand, "bgmv_expand_slice": expand_slice,
-}  # fmt: skip
-"""Ours, by the names of those they replace."""
+OWN: dict[str, Callable[..., None]] = {"bgmv_shrink": shrink, "bgmv_expand": expand}
+"""Ours, by the names of those they replace: what embeddings and the head of an adapter are multiplied by."""

@@ -1,5 +1,8 @@
 """LoRA products on a CPU against vLLM's own functions."""
 
+from importlib.util import find_spec, module_from_spec
+from types import SimpleNamespace
+
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -30,11 +33,6 @@ def test_every_row_is_multiplied_by_its_own_adapter(dtype):
     cpu_lora.expand(buffer, up, output, slots)
     assert torch.allclose(output[:, :9], 1 + slow(buffer, up, slots), atol=1e-5)
     assert (output[:, 9] == 1).all()  # padding stays
-    sliced = torch.ones(7, 20)
-    cpu_lora.expand_slice(buffer, up, sliced, slots, 5, 9)
-    assert torch.allclose(sliced[:, 5:14], output[:, :9], atol=1e-6)
-    assert (sliced[:, :5] == 1).all()
-    assert (sliced[:, 14:] == 1).all()
 
 
 def test_a_row_without_an_adapter_gets_nothing():
@@ -71,11 +69,47 @@ def test_another_thread_does_not_change_the_rows_between_the_check_and_the_answe
     assert [(slot, rows.tolist()) for slot, rows in found] == [(0, [0, 1]), (2, [2])]
 
 
+@pytest.mark.parametrize("slots", [[0, 0, 2, 1, 2, 2, 0], [1] * 7, [-1, 0, 0, -1, 2, 2, 2], [-1] * 7])
+def test_the_parts_of_a_layer_get_what_each_adapter_adds_to_them(slots):
+    inputs, _, down, up = made(torch.float32)
+    downs, ups, slots = (down, down + 1), (up, up[:, :, :3]), torch.tensor(slots)
+    output = torch.ones(7, 13)
+    cpu_lora.linear(SimpleNamespace(token_lora_indices=slots), output, inputs, downs, ups, 0.5, (9, 3))
+    on = (slots >= 0).float().unsqueeze(1)
+    one = slow(slow(inputs, downs[0], slots), ups[0], slots)
+    two = slow(slow(inputs, downs[1], slots), ups[1], slots)
+    assert torch.allclose(output[:, :9], 1 + on * 0.5 * one, atol=1e-4)
+    assert torch.allclose(output[:, 9:12], 1 + on * 0.5 * two, atol=1e-4)
+    assert (output[:, 12] == 1).all()  # padding stays
+
+
 @pytest.mark.slow
 def test_the_products_are_those_of_vllm():
-    ops = pytest.importorskip("vllm.lora.ops.torch_ops.lora_ops")
+    """Its functions are taken from where `install` leaves them alone."""
+    ops = pytest.importorskip("vllm.lora.ops.torch_ops")
     inputs, slots, down, _ = made(torch.bfloat16)
     theirs, ours = torch.zeros(7, 4), torch.zeros(7, 4)
     ops.bgmv_shrink(inputs, down, theirs, slots, 2.0)
     cpu_lora.shrink(inputs, down, ours, slots, 2.0)
+    assert ops.bgmv_shrink is not cpu_lora.shrink
     assert torch.allclose(theirs, ours, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_layer_gets_what_vllm_adds_to_it():
+    """A second copy of vLLM's wrapper, which `install` has not met, is told of seven rows."""
+    pytest.importorskip("vllm.lora.punica_wrapper")
+    from vllm.lora.layers import LoRAMapping
+
+    found = find_spec("vllm.lora.punica_wrapper.punica_cpu")
+    copy = module_from_spec(found)
+    found.loader.exec_module(copy)
+    wrapper = copy.PunicaWrapperCPU(8, 8, "cpu")
+    inputs, slots, down, up = made(torch.float32)
+    ids = tuple(10 + slot for slot in slots.tolist())
+    wrapper.update_metadata(LoRAMapping(ids, ids), [10, 11, 12], 3, 50)
+    theirs, ours = torch.ones(7, 12), torch.ones(7, 12)
+    layer = (inputs, (down, down + 1), (up, up[:, :, :3].contiguous()), 0.5, (9, 3))
+    wrapper.add_lora_linear(theirs, *layer)
+    cpu_lora.linear(wrapper, ours, *layer)
+    assert torch.allclose(theirs, ours, atol=1e-4)
