@@ -19,7 +19,7 @@ from attacks.breeding import SLOT, crossed, learned, one_slot, roulette, swapped
 from attacks.bundled import check_count, check_number, fill, load_role_plays, load_scenes
 from attacks.gcg_group import leave_room, repay
 from attacks.gcg_search import Tokens, target_loss, tokens_of
-from attacks.packed import Packed, Row, packed, turn
+from attacks.packed import Packed, Row, apart, packed, turn
 from attacks.refine import generate
 from harness.errors import BudgetSpent, DataError, ModelError
 from harness.types import Attack, Attempt, Behavior, Capability, Context, Prompt, Sampling, sha
@@ -246,10 +246,10 @@ class Evolution:
             kept = None
         async with turn():
             if self.fitness is None:
-                self.fitness = await asyncio.to_thread(self.open)
+                self.fitness = await apart(self.open)
             if kept is None:
                 spent, began = self.fitness.model.spent, time.perf_counter()
-                losses = await asyncio.to_thread(self.fitness.losses, population)
+                losses = await apart(self.fitness.losses, population)
                 note = [losses, self.fitness.model.spent - spent, time.perf_counter() - began, prompts]
                 kept = json.dumps(note)
                 self.context.memo.put(f"{self.key}/{generation}", kept)

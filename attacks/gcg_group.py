@@ -14,6 +14,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from attacks.gcg_search import Search, Step
+from attacks.packed import apart
 from harness.budget import estimate
 from harness.errors import UsageError
 from harness.types import Context, Meter, Prompt
@@ -90,7 +91,7 @@ async def search_together(group: Sequence[Member]) -> None:
     """Takes every search of a group to its end and keeps what each has found; one that can't begin stops no other."""
     for member in group:
         try:
-            member.search = await asyncio.to_thread(member.open, member.lines, member.context)
+            member.search = await apart(member.open, member.lines, member.context)
         except UsageError:
             raise
         except Exception as err:  # the edge of one search: it is raised where it belongs
@@ -104,7 +105,7 @@ async def search_together(group: Sequence[Member]) -> None:
                 member.at.replay(step)
         else:  # some or all are new: the whole pass is made again, as it was
             searches = [member.at for member in active]
-            steps = await asyncio.to_thread(type(searches[0]).advance, searches)
+            steps = await apart(type(searches[0]).advance, searches)
             for member, step in zip(active, steps, strict=True):
                 member.context.memo.put(f"{member.key}/{len(member.at.steps) - 1}", json.dumps(asdict(step)))
         for member in active:

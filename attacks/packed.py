@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 from weakref import WeakKeyDictionary
 
 from harness.errors import UsageError
 
+T = TypeVar("T")
 Tensor: TypeAlias = Any
 KV: TypeAlias = list[tuple[Tensor, Tensor]]
 """Keys and values by layer, each [heads, tokens, size]."""
@@ -29,6 +31,19 @@ _TURNS: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDict
 def turn() -> asyncio.Lock:
     """Held while weights are at work: one search at a time has the processor, and it finishes before the next."""
     return _TURNS.setdefault(asyncio.get_running_loop(), asyncio.Lock())
+
+
+async def apart(work: Callable[..., T], *given: Any) -> T:
+    """Does work on the weights in a thread that ends with it.
+
+    A thread that has multiplied on a CPU keeps OpenMP workers of its own while it lives, and those of more threads than
+    there are cores slow one another down: an engine in this process would stay slow for the rest of a run.
+    """
+    pool = ThreadPoolExecutor(1, "search")
+    try:
+        return await asyncio.get_running_loop().run_in_executor(pool, work, *given)
+    finally:
+        pool.shutdown(wait=False)
 
 
 def packed(module: Any) -> Packed:
