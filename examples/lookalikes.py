@@ -1,6 +1,6 @@
-"""Two training sets made of the bundled one: look-alikes answered at full length, and in the model's own words as well.
+"""Three training sets made of the bundled one: look-alikes answered at full length, and in the model's own words.
 
-    python examples/lookalikes.py sets     # writes sets/whole and sets/own; 1,015 answers of 48 tokens are asked for
+    python examples/lookalikes.py sets     # writes sets/whole, own and mixed; 1,015 answers of 48 tokens are asked for
     harness train derta --set data=sets/own --set pairs=520 --set helpful=1000 --set lookalike=0.8 --set opening=0.14
 
 What they do to DeRTa: docs/lab.md, "How look-alikes are answered".
@@ -45,12 +45,24 @@ async def own(pairs: Sequence[Helpful]) -> list[Helpful]:
         await model.close()
 
 
+def mixed(longer: Sequence[Helpful], owned: Sequence[Helpful]) -> list[Helpful]:
+    """Whole answers, and the model's own words in place of those that stay brief."""
+    own_words = {pair.request: pair for pair in owned}
+
+    def one(pair: Helpful) -> Helpful:
+        brief = pair.kind == "lookalike" and not pair.raw and len(pair.reply.split()) < 45
+        return replace(own_words.get(pair.request, pair), id=pair.id) if brief else pair
+
+    return [one(pair) for pair in longer]
+
+
 def main() -> None:
-    """Writes both sets under the folder that is named."""
+    """Writes the sets under the folder that is named."""
     out, magic = Path(sys.argv[1]), load("magic")
-    longer = replace(magic, helpful=tuple(whole(magic.helpful)))
-    both = replace(longer, helpful=(*longer.helpful, *asyncio.run(own(magic.helpful))))
-    for name, made in (("whole", longer), ("own", both)):
+    longer, owned = whole(magic.helpful), asyncio.run(own(magic.helpful))
+    sets = {"whole": longer, "own": [*longer, *owned], "mixed": mixed(longer, owned)}
+    for name, pairs in sets.items():
+        made = replace(magic, helpful=tuple(pairs))
         save(out / name, made, {"made_by": "examples/lookalikes.py"})
         print(f"{out / name}: {len(made.helpful):,} helpful pairs, {made.digest}")
 
