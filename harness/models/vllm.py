@@ -1,8 +1,9 @@
 """vLLM in this process: one load of the weights serves attacks, judge and helpfulness, all of them at once.
 
-A thread owns the engine and steps it; coroutines hand it requests and wait for theirs. Whatever is in
+A thread owns the engine and has it step; coroutines hand it requests and wait for theirs. Whatever is in
 flight is batched continuously, whoever asked. On the CPU the engine core stays in this process (twice
-the throughput of its own process, which keeps a core for itself); on GPUs vLLM's defaults hold.
+the throughput of its own process, which keeps a core for itself), and all engines step in one thread
+(`in_turn`); on GPUs vLLM's defaults hold.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def in_turn(work: Callable[..., T], *given: Any) -> T:
     vLLM keeps the context of a forward pass, and the scratch memory of its CPU attention, once for a process. And each
     thread that multiplies has OpenMP workers of its own: where all together are more than the cores they are put to
     sleep after every product instead of being kept awake, and a step under an adapter, thousands of small products,
-    takes three times as long. Engines in processes of their own wait for nobody.
+    takes two to three times as long. Engines in processes of their own wait for nobody.
     """
     return _here.submit(work, *given).result() if os.environ.get(MULTIPROCESSING) == "0" else work(*given)
 
@@ -69,7 +70,7 @@ class _Request:
 
 @dataclass(slots=True)
 class Engine:
-    """A vLLM engine and the thread that steps it."""
+    """A vLLM engine and the thread that has it step."""
 
     path: str
     options: ModelOptions
