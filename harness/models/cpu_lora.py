@@ -93,7 +93,7 @@ def linear(
             for down, up, size in zip(downs, ups, sizes, strict=True)
         ]
         found = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
-        place(output[:, : found.shape[1]], rows, found, add=True)
+        place(output[:, : found.shape[1]], rows, found.to(output.dtype), add=True)
 
 
 def selected(inputs: Any, rows: Any, slots: Any) -> Any:
