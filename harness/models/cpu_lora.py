@@ -62,8 +62,7 @@ def products(inputs: Any, weights: Any, slots: Any, dtype: Any) -> Iterator[tupl
     weights = weights.squeeze(1) if weights.dim() == 4 else weights
     inputs = inputs.to(dtype)
     for slot, rows in rows_by_slot(slots):
-        mine = inputs if rows is None else selected(inputs, rows, slots)
-        yield rows, mine @ weights[slot].to(dtype).T
+        yield rows, selected(inputs, rows, slots) @ weights[slot].to(dtype).T
 
 
 def linear(
@@ -86,8 +85,9 @@ def linear(
     import torch
 
     dtype = inputs.dtype
-    for slot, rows in rows_by_slot(self.token_lora_indices):
-        mine = inputs if rows is None else selected(inputs, rows, self.token_lora_indices)
+    slots = self.token_lora_indices
+    for slot, rows in rows_by_slot(slots):
+        mine = selected(inputs, rows, slots)
         parts = [
             (scale * (mine @ down[slot, 0].to(dtype).T)) @ up[slot, 0, :size].to(dtype).T
             for down, up, size in zip(downs, ups, sizes, strict=True)
@@ -97,10 +97,12 @@ def linear(
 
 
 def selected(inputs: Any, rows: Any, slots: Any) -> Any:
-    """These rows of the inputs (n, i).
+    """These rows of the inputs (n, i); all of them for None.
 
     Raises ValueError where the slots are not those of the inputs: vLLM has one a request where it scores prompts.
     """
+    if rows is None:
+        return inputs
     if len(slots) != len(inputs):
         raise ValueError(f"{len(inputs)} rows, but the adapters of {len(slots)}: whose is which can't be told")
     return inputs.index_select(0, rows)

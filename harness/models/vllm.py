@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
@@ -40,15 +39,17 @@ MULTIPROCESSING = "VLLM_ENABLE_V1_MULTIPROCESSING"  # vLLM's variable; 0: in thi
 _here = ThreadPoolExecutor(1, "vllm")
 
 
-def in_turn(work: Callable[..., T], *given: Any) -> T:
+def in_turn(work: Callable[..., T], *given: Any, **named: Any) -> T:
     """Does what touches an engine: for those in this process in one thread, first come first served.
 
     vLLM keeps the context of a forward pass, and the scratch memory of its CPU attention, once for a process. And each
     thread that multiplies has OpenMP workers of its own: where all together are more than the cores they are put to
     sleep after every product instead of being kept awake, and a step under an adapter, thousands of small products,
-    takes two to three times as long. Engines in processes of their own wait for nobody.
+    takes about twice as long (`benchmarks/cpu_threads.py`). Engines in processes of their own wait for nobody.
     """
-    return _here.submit(work, *given).result() if os.environ.get(MULTIPROCESSING) == "0" else work(*given)
+    if os.environ.get(MULTIPROCESSING) == "0":
+        return _here.submit(work, *given, **named).result()
+    return work(*given, **named)
 
 
 @dataclass(slots=True)
@@ -164,7 +165,7 @@ class Engine:
             self._waiting[item.id] = item
             prompt = {"prompt_token_ids": item.ids}
             try:
-                in_turn(partial(self._engine.add_request, item.id, prompt, item.params, lora_request=item.lora))
+                in_turn(self._engine.add_request, item.id, prompt, item.params, lora_request=item.lora)
             except (ValueError, TypeError) as err:  # a prompt longer than the model, a schema that does not compile
                 del self._waiting[item.id]
                 item.answer(None, ModelError(f"vLLM refuses this request: {err}"))
