@@ -100,7 +100,7 @@ def check_fit(adapter: Adapter, base: Path) -> tuple[str, ...]:
     with adapter.weights() as file:
         wanted = {name: tuple(shape) for name, shape in file.shapes().items()}
     have = shapes_of(base)
-    if not have or "quantization_config" in read_json(base / "config.json"):
+    if not have or "quantization_config" in object_in(base / "config.json"):
         return tuple(notes)
     for name, shape in wanted.items():
         if (found := FACTOR.match(name)) is None or len(shape) != 2:
@@ -135,14 +135,14 @@ def check_tokenizer(folder: Path, base: Path) -> Iterator[str]:
 
 def vocabulary(folder: Path) -> dict[str, int]:
     """Every token and its number out of a tokenizer.json; empty where there is none."""
-    told = read_json(folder / "tokenizer.json")
+    told = object_in(folder / "tokenizer.json")
     model = told.get("model", {}).get("vocab") or {}
     if isinstance(model, list):  # unigram: pairs of token and score
         model = {token: number for number, (token, _) in enumerate(model)}
     return {**model, **{t["content"]: t["id"] for t in told.get("added_tokens") or ()}}
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def object_in(path: Path) -> dict[str, Any]:
     """A JSON object, or an empty one where there is none."""
     try:
         told = json.loads(path.read_text(encoding="utf-8"))
@@ -254,7 +254,7 @@ def same_rows(tensor: Any, base: Path, module: str) -> bool:
 
 def tied(base: Path) -> bool:
     """Whether a checkpoint without an lm_head of its own uses its embeddings as one."""
-    return bool(read_json(base / "config.json").get("tie_word_embeddings", True))
+    return bool(object_in(base / "config.json").get("tie_word_embeddings", True))
 
 
 def shapes_of(folder: Path) -> dict[str, tuple[int, ...]]:

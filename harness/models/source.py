@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from harness.errors import DataError, UnknownName, UsageError
 from harness.models import embedded
-from harness.models.adapters import Adapter, check_fit, for_vllm, read_adapter, read_json, rewrites
+from harness.models.adapters import Adapter, check_fit, for_vllm, object_in, read_adapter, rewrites
 from harness.models.checkpoints import Checkpoint, Kind, checkpoints, known
 from harness.models.hub import bare, from_hub, from_url, hub_id, is_url
 from harness.models.options import ModelOptions
@@ -157,7 +157,7 @@ def kind_of(path: Path) -> Kind:
     """What lies there, by its config."""
     if path.is_file():
         return "gguf"
-    told: dict[str, Any] = read_json(path / "config.json").get("quantization_config") or {}
+    told: dict[str, Any] = object_in(path / "config.json").get("quantization_config") or {}
     if told.get("quant_method") == "bitsandbytes" or told.get("load_in_4bit") or told.get("load_in_8bit"):
         return "bnb-8bit" if told.get("load_in_8bit") else "bnb-4bit"
     return "full"

@@ -19,7 +19,7 @@ from harness.engine import default_folder
 from harness.errors import DataError, UnknownName, UsageError
 from harness.manifest import Manifest
 from harness.models import hub, source
-from harness.models.adapters import check_fit, for_vllm, read_adapter, read_json, rewrites
+from harness.models.adapters import check_fit, for_vllm, object_in, read_adapter, rewrites
 from harness.models.checkpoints import checkpoints
 from harness.models.open import open_models
 from harness.models.options import ModelOptions
@@ -195,7 +195,7 @@ def test_what_vllm_can_not_take_goes_to_transformers_and_it_is_said(home: Path, 
     assert (way.engine, "is a GGUF" in way.notes[0]) == ("transformers", True)
     assert plan_opening(find("toys/tiny", options(home)), {}, options(home)).engine == "vllm"
     dora = adapter(tmp_path / "dora", base="toys/tiny")
-    settings = read_json(dora / "adapter_config.json")
+    settings = object_in(dora / "adapter_config.json")
     (dora / "adapter_config.json").write_text(json.dumps({**settings, "use_dora": True}))
     way = plan_opening(find("toys/tiny", options(home)), {"dora": dora}, options(home))
     assert (way.engine, "no adapter with use_dora" in way.notes[0]) == ("transformers", True)
@@ -226,7 +226,7 @@ def test_what_vllm_would_refuse_at_the_first_request_is_known_before(
 def told(folder: Path, **settings: Any) -> Path:
     """The adapter, with more said in its config."""
     path = folder / "adapter_config.json"
-    path.write_text(json.dumps({**read_json(path), **settings}))
+    path.write_text(json.dumps({**object_in(path), **settings}))
     return folder
 
 
@@ -345,7 +345,7 @@ def test_an_adapter_on_one_end_of_a_tied_base_fits_and_is_merged_into_that_end_a
 
 def test_a_head_that_a_base_lacks_and_does_not_tie_is_refused(tmp_path: Path) -> None:
     base = checkpoint(tmp_path / "base", tie_word_embeddings=True)
-    (base / "config.json").write_text(json.dumps({**read_json(base / "config.json"), "tie_word_embeddings": False}))
+    (base / "config.json").write_text(json.dumps({**object_in(base / "config.json"), "tie_word_embeddings": False}))
     at = adapter(tmp_path / "a", lora={"target_modules": ["lm_head"]}, tie_word_embeddings=True)
     with pytest.raises(UsageError, match="lm_head is missing in the base"):
         check_fit(read_adapter(at), base)
