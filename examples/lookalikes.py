@@ -1,9 +1,10 @@
-"""Three training sets made of the bundled one: look-alikes answered at full length, and in the model's own words.
+"""Training sets made of the bundled one: look-alikes answered at full length, in the model's own words, or both.
 
-    python examples/lookalikes.py sets     # writes sets/whole, own and mixed; 1,015 answers of 48 tokens are asked for
-    harness train derta --set data=sets/own --set pairs=520 --set helpful=1000 --set lookalike=0.8 --set opening=0.14
+    python examples/lookalikes.py sets     # writes sets/whole, own, mixed, short, long, blend and half
+    harness train derta --set data=sets/long --set pairs=440 --set helpful=920 --set lookalike=0.8 --set rto_share=0.5
 
-What they do to DeRTa: docs/lab.md, "How look-alikes are answered".
+Some 1,500 answers of 48 and 96 tokens are asked of the embedded checkpoint. What the sets do to DeRTa: docs/lab.md,
+"How look-alikes are answered".
 """
 
 from __future__ import annotations
@@ -12,56 +13,92 @@ import asyncio
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 from harness.models.open import open_models
 from harness.models.options import ModelOptions
-from harness.train.build import BuildConfig, Report, begun, helpful
+from harness.train.build import BuildConfig, Report, answered, helpful
 from harness.train.data import HOME, Helpful, load, save
 
 MAGIC = HOME / "magic"
+WORDS = 12  # of an answer that shows no more than that one begins
+
+Answers = dict[str, Helpful]
+"""By the id of the look-alike."""
 
 
-def whole(pairs: Sequence[Helpful]) -> list[Helpful]:
-    """Look-alikes whose answer was cut after some words, with all of it; an answer of 30 words teaches its end."""
+def whole() -> Answers:
+    """Those whose answer was cut after some words, with all of it; an answer of 30 words teaches its end."""
     rows = map(json.loads, (MAGIC / "questions.jsonl").read_text(encoding="utf-8").splitlines())
     config = BuildConfig(source=MAGIC, out=MAGIC, ends_from=30)
-    written = {
+    return {
         row["id"]: helpful({**row, "words": 0}, row["reply"], config)
         for row in rows
         if row["kind"] == "lookalike" and row["reply"] and row.get("words")
     }
-    return [written.get(pair.id, pair) for pair in pairs]
 
 
-async def own(pairs: Sequence[Helpful]) -> list[Helpful]:
-    """The first 48 tokens of what the embedded checkpoint itself answers to each look-alike."""
+async def own(pairs: Sequence[Helpful]) -> tuple[Answers, Answers]:
+    """What the embedded checkpoint itself answers: the first 48 tokens, and the first 96 of every other look-alike."""
     [model] = await open_models("smollm2-135m", ModelOptions())
-    config = BuildConfig(source=MAGIC, out=MAGIC, lookalike_tokens=48)
+
+    async def first(tokens: int, asked: Sequence[Helpful], ends_from: int) -> Answers:
+        rows = [{"id": pair.id, "request": pair.request, "kind": pair.kind} for pair in asked]
+        config = BuildConfig(source=MAGIC, out=MAGIC, lookalike_tokens=tokens, ends_from=ends_from)
+        return {pair.id: pair for pair in await answered(rows, model, config, Report())}
+
     try:
-        return await begun([asdict(pair) for pair in pairs], model, config, Report())
+        brief = await first(48, [pair for pair in pairs if pair.kind == "lookalike"], 0)
+        return brief, await first(96, [pair for pair in pairs if pair.id in brief and other(pair)], 30)
     finally:
         await model.close()
 
 
-def mixed(longer: Sequence[Helpful], owned: Sequence[Helpful]) -> list[Helpful]:
-    """Whole answers, and the model's own words in place of those that stay brief."""
-    own_words = {pair.request: pair for pair in owned}
+def other(pair: Helpful) -> bool:
+    """Whether a look-alike is in a half of them that depends on nothing but its id."""
+    return int(sha256(pair.id.encode()).hexdigest(), 16) % 2 == 0
 
-    def one(pair: Helpful) -> Helpful:
-        brief = pair.kind == "lookalike" and not pair.raw and len(pair.reply.split()) < 45
-        return replace(own_words.get(pair.request, pair), id=pair.id) if brief else pair
 
-    return [one(pair) for pair in longer]
+def begun(pair: Helpful) -> Helpful:
+    """A pair with the first words of its answer."""
+    return replace(pair, reply=" ".join(pair.reply.split()[:WORDS]), cut=True)
+
+
+def sets(pairs: Sequence[Helpful], brief: Answers, long: Answers) -> dict[str, list[Helpful]]:
+    """The helpful pairs of every set."""
+    full = whole()
+
+    def each(answer: dict[str, Answers]) -> dict[str, list[Helpful]]:
+        return {name: [answers.get(pair.id, pair) for pair in pairs] for name, answers in answer.items()}
+
+    alike = [pair for pair in pairs if pair.kind == "lookalike"]
+    unended = {pair.id: replace(pair, cut=True) for pair in alike}
+    short = {p.id: replace(brief[p.id], cut=True) if other(p) else begun(brief[p.id]) for p in alike if p.id in brief}
+    longer = {id: long.get(id, begun(pair)) for id, pair in brief.items()}
+    far = {
+        pair.id: answer
+        for pair in alike
+        if pair.id.startswith("far-") and len((answer := full.get(pair.id, pair)).reply.split()) >= 45
+    }
+    cropped = {p.id: brief[p.id] for p in alike if p.id in brief and len(full.get(p.id, p).reply.split()) < 45}
+    named = each({
+        "whole": full,
+        "mixed": full | cropped,
+        "short": unended | short,
+        "long": unended | longer,
+        "blend": unended | longer | far,
+        "half": unended | longer | {id: far[id] for id in far.keys() & brief.keys() - long.keys()},
+    })  # fmt: skip
+    twice = [replace(pair, id=f"{pair.id}-model") for pair in brief.values()]
+    return {**named, "own": [*named["whole"], *twice]}
 
 
 def main() -> None:
     """Writes the sets under the folder that is named."""
     out, magic = Path(sys.argv[1]), load("magic")
-    longer, owned = whole(magic.helpful), asyncio.run(own(magic.helpful))
-    sets = {"whole": longer, "own": [*longer, *owned], "mixed": mixed(longer, owned)}
-    for name, pairs in sets.items():
+    for name, pairs in sets(magic.helpful, *asyncio.run(own(magic.helpful))).items():
         made = replace(magic, helpful=tuple(pairs))
         save(out / name, made, {"made_by": "examples/lookalikes.py"})
         print(f"{out / name}: {len(made.helpful):,} helpful pairs, {made.digest}")

@@ -69,7 +69,7 @@ class BuildConfig:
         metadata={"help": "a chat answer of fewer words teaches no end; 0: all do"},
     )
     lookalike_tokens: int = field(
-        default=0, metadata={"help": "tokens to learn of the helper's own answer to each look-alike; 0: none"}
+        default=0, metadata={"help": "learn the helper's first tokens to a look-alike without reply; 0: all it says"}
     )
     both: bool = field(default=True, metadata={"help": "ask for a violating reply also where the file has one"})
     seed: int = field(default=0, metadata={"help": "seed of the choice among safe replies"})
@@ -211,43 +211,38 @@ async def refused(
 
 
 async def answered(rows: Sequence[Row], helper: Model | None, config: BuildConfig, report: Report) -> list[Helpful]:
-    """Helpful pairs: the file's replies, and the helper's where it has none. A reply that was cut is dropped."""
+    """Helpful pairs: the file's replies, then the helper's where the file has none.
+
+    A reply that was cut at its limit is dropped; of a look-alike the helper's first `lookalike_tokens` are learned.
+    """
     made = [helpful(row, row["reply"], config) for row in rows if row.get("reply")]
     asked = [row for row in rows if not row.get("reply")]
     if helper is None:
         report.dropped.update({"helpful: no reply and no helper": len(asked)} if asked else {})
         return made
-    prompts = [prompt(row, BRIEF if config.brief else "") for row in asked]
-    replies = await ask(helper, prompts, config.helpful_tokens, "helpful", report)
-    for row, reply in zip(asked, replies, strict=True):
-        if reply is None:
-            continue
-        flaw = fault(reply)
-        if not dropped(report, f"helpful: {flaw}", flaw):
+    begun = [row for row in asked if begins(row, config)]
+    ended = [row for row in asked if not begins(row, config)]
+    system = BRIEF if config.brief else ""
+    replies = await ask(helper, [prompt(row, system) for row in ended], config.helpful_tokens, "helpful", report)
+    for row, reply in zip(ended, replies, strict=True):
+        if reply and not dropped(report, f"helpful: {fault(reply)}", fault(reply)):
             made.append(helpful(row, reply.text if row.get("raw") else reply.text.strip(), config))
-    return [*made, *await begun(rows, helper, config, report)]
-
-
-async def begun(rows: Sequence[Row], helper: Model, config: BuildConfig, report: Report) -> list[Helpful]:
-    """How the helper itself begins to answer each look-alike, beside the answer that is known.
-
-    Without it a model meets its own style nowhere but in violating replies, and RTO can teach it to break off its own
-    harmless sentences.
-    """
-    if not config.lookalike_tokens:
-        return []
-    asked = [row for row in rows if row.get("kind") == "lookalike" and not row.get("raw")]
-    replies = await ask(helper, [prompt(row) for row in asked], config.lookalike_tokens, "look-alike", report)
-    made = []
-    for row, reply in zip(asked, replies, strict=True):
-        if reply is None:
-            continue
-        text = reply.text.strip()
-        flaw = slight(text) or ("loop" if loops(text) else "")
-        if not dropped(report, f"look-alike: {flaw}", flaw):
-            made.append(Helpful(id=f"{row['id']}-model", request=row["request"], reply=text, kind="lookalike",
-                                cut=len(text.split()) < config.ends_from or reply.finish == "length"))  # fmt: skip
+    replies = await ask(helper, [prompt(row) for row in begun], config.lookalike_tokens, "look-alike", report)
+    for row, reply in zip(begun, replies, strict=True):
+        if reply:
+            pair = helpful(row, reply.text.strip(), config, cut=reply.finish == "length")
+            flaw = slight(pair.reply) or ("loop" if loops(pair.reply) else "")
+            if not dropped(report, f"look-alike: {flaw}", flaw):
+                made.append(pair)
     return made
+
+
+def begins(row: Row, config: BuildConfig) -> bool:
+    """Whether it is how the helper begins to answer that is learned of a row without a reply.
+
+    A model that meets its own style in violating replies alone breaks off its own harmless sentences: RTO taught it to.
+    """
+    return config.lookalike_tokens > 0 and row.get("kind") == "lookalike" and not row.get("raw")
 
 
 def fault(reply: Completion) -> str:
@@ -261,13 +256,13 @@ def fault(reply: Completion) -> str:
     return "loop" if loops(reply.text) else ""
 
 
-def helpful(row: Row, reply: str, config: BuildConfig) -> Helpful:
-    """A row of questions.jsonl with its reply, or with the first `words` words of it."""
+def helpful(row: Row, reply: str, config: BuildConfig, *, cut: bool = False) -> Helpful:
+    """A row of questions.jsonl with its reply, or with the first `words` words of it; `cut` as it came already."""
     raw = bool(row.get("raw", False))
     kept = first_words(reply, row.get("words", 0)) or reply
     short = not raw and len(kept.split()) < config.ends_from
     return Helpful(id=row["id"], request=row["request"], reply=kept, kind=row.get("kind", "general"), raw=raw,
-                   cut=short or kept != reply)  # fmt: skip
+                   cut=cut or short or kept != reply)  # fmt: skip
 
 
 def prompt(row: Row, system: str = "") -> Prompt:

@@ -246,23 +246,31 @@ def source(tmp_path: Path) -> Path:
 
 
 def test_the_builder_learns_how_the_helper_itself_begins_to_answer_look_alikes(tmp_path: Path) -> None:
-    """Of five look-alikes one answer ends, one is cut at the limit, one refuses, one is short, one loops; neither
-    general questions nor raw texts are asked for."""
+    """Of seven without a reply one answer ends, one is cut at the limit, one refuses, one is short, one loops, one
+    loops after the words that are kept, one fails; one has a reply. Raw texts and general questions must end."""
     whole = " ".join(f"word{i}" for i in range(45))
     cut = Completion(text=f" {whole} and", model="says", finish="length")
     looped = "a b c d e " * 9
-    told = {"q 0": whole, "q 1": cut, "q 2": "I'm unable to say.", "q 3": "Tea.", "q 4": looped}
-    rows = [{"id": f"q{i}", "request": f"q {i}", "reply": "Known.", "kind": "lookalike"} for i in range(5)]
-    rows += [{"id": "g", "request": "g", "reply": "Known."}, {**rows[0], "id": "r", "raw": True}]
+    later = Completion(text=f"{whole} {looped}", model="says", finish="length")
+    told = {"q 0": whole, "q 1": cut, "q 2": "I'm unable to say.", "q 3": "Tea.", "q 4": looped, "q 5": later,
+            "q 6": ModelError("no"), "raw": cut, "plain": cut}  # fmt: skip
+    rows = [
+        {"id": f"q{i}", "request": f"q {i}", "reply": "", "kind": "lookalike", "words": 12 * (i == 5)} for i in range(7)
+    ]
+    rows += [{**rows[0], "id": "known", "reply": "Known."}, {**rows[0], "id": "r", "request": "raw", "raw": True}]
+    rows += [{"id": "g", "request": "plain", "reply": ""}]
     write(source(tmp_path) / "questions.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
     config = BuildConfig(source=tmp_path, out=tmp_path / "out", ends_from=45, lookalike_tokens=48)
-    helper = says(told, "Nobody asks this.")  # type: ignore[arg-type]
-    data, report = asyncio.run(build(config, violator=says({}), helper=helper))  # type: ignore[arg-type]
-    own = [(pair.id, pair.reply, pair.kind, pair.cut) for pair in data.helpful if pair.id.endswith("-model")]
-    assert own == [("q0-model", whole, "lookalike", False), ("q1-model", f"{whole} and", "lookalike", True)]
-    assert len(data.helpful) == 7 + 2
-    assert {k: n for k, n in report.dropped.items() if k.startswith("look-alike")} == {
-        "look-alike: refusal": 1, "look-alike: short": 1, "look-alike: loop": 1,
+    data, report = asyncio.run(build(config, violator=says({}), helper=says(told, "Nobody asks this.")))  # type: ignore[arg-type]
+    assert [(pair.id, pair.reply, pair.kind, pair.cut) for pair in data.helpful] == [
+        ("known", "Known.", "lookalike", True),
+        ("q0", whole, "lookalike", False),
+        ("q1", f"{whole} and", "lookalike", True),
+        ("q5", " ".join(whole.split()[:12]), "lookalike", True),
+    ]
+    assert report.dropped == {
+        "look-alike: refusal": 1, "look-alike: short": 1, "look-alike: loop": 1, "look-alike: failed": 1,
+        "helpful: cut": 2,
     }  # fmt: skip
 
 
