@@ -69,28 +69,25 @@ def begun(pair: Helpful) -> Helpful:
 def sets(pairs: Sequence[Helpful], brief: Answers, long: Answers) -> dict[str, list[Helpful]]:
     """The helpful pairs of every set."""
     full = whole()
-
-    def each(answer: dict[str, Answers]) -> dict[str, list[Helpful]]:
-        return {name: [answers.get(pair.id, pair) for pair in pairs] for name, answers in answer.items()}
-
     alike = [pair for pair in pairs if pair.kind == "lookalike"]
     unended = {pair.id: replace(pair, cut=True) for pair in alike}
     short = {p.id: replace(brief[p.id], cut=True) if other(p) else begun(brief[p.id]) for p in alike if p.id in brief}
-    longer = {id: long.get(id, begun(pair)) for id, pair in brief.items()}
+    longer = unended | {id: long.get(id, begun(pair)) for id, pair in brief.items()}
     far = {
         pair.id: answer
         for pair in alike
         if pair.id.startswith("far-") and len((answer := full.get(pair.id, pair)).reply.split()) >= 45
     }
     cropped = {p.id: brief[p.id] for p in alike if p.id in brief and len(full.get(p.id, p).reply.split()) < 45}
-    named = each({
+    answers = {
         "whole": full,
         "mixed": full | cropped,
         "short": unended | short,
-        "long": unended | longer,
-        "blend": unended | longer | far,
-        "half": unended | longer | {id: far[id] for id in far.keys() & brief.keys() - long.keys()},
-    })  # fmt: skip
+        "long": longer,
+        "blend": longer | far,
+        "half": longer | {id: far[id] for id in far.keys() & brief.keys() - long.keys()},
+    }
+    named = {name: [answer.get(pair.id, pair) for pair in pairs] for name, answer in answers.items()}
     twice = [replace(pair, id=f"{pair.id}-model") for pair in brief.values()]
     return {**named, "own": [*named["whole"], *twice]}
 

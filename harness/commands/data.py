@@ -154,7 +154,7 @@ def verify(names: tuple[str, ...]) -> int:
 @click.option("--brief/--no-brief", default=True, show_default=True, help="ask for helpful replies of a few sentences")
 @click.option("--ends-from", type=int, default=0, help="a chat answer of fewer words teaches no end; 0: all do")
 @click.option(
-    "--lookalike-tokens", type=int, default=0, help="learn so much of the helper's answers to look-alikes; 0: all"
+    "--lookalike-tokens", type=int, default=0, help="tokens to learn of the helper's answers to look-alikes; 0: all"
 )
 @click.option("--both/--no-both", default=True, show_default=True, help="ask the violator also where a reply is known")
 @click.option("--seed", type=int, default=0, show_default=True)

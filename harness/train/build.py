@@ -69,7 +69,7 @@ class BuildConfig:
         metadata={"help": "a chat answer of fewer words teaches no end; 0: all do"},
     )
     lookalike_tokens: int = field(
-        default=0, metadata={"help": "learn the helper's first tokens to a look-alike without reply; 0: all it says"}
+        default=0, metadata={"help": "tokens to learn of the helper's answer to a look-alike without one; 0: all"}
     )
     both: bool = field(default=True, metadata={"help": "ask for a violating reply also where the file has one"})
     seed: int = field(default=0, metadata={"help": "seed of the choice among safe replies"})
@@ -225,7 +225,8 @@ async def answered(rows: Sequence[Row], helper: Model | None, config: BuildConfi
     system = BRIEF if config.brief else ""
     replies = await ask(helper, [prompt(row, system) for row in ended], config.helpful_tokens, "helpful", report)
     for row, reply in zip(ended, replies, strict=True):
-        if reply and not dropped(report, f"helpful: {fault(reply)}", fault(reply)):
+        flaw = fault(reply) if reply else ""
+        if reply and not dropped(report, f"helpful: {flaw}", flaw):
             made.append(helpful(row, reply.text if row.get("raw") else reply.text.strip(), config))
     replies = await ask(helper, [prompt(row) for row in begun], config.lookalike_tokens, "look-alike", report)
     for row, reply in zip(begun, replies, strict=True):
@@ -240,7 +241,7 @@ async def answered(rows: Sequence[Row], helper: Model | None, config: BuildConfi
 def begins(row: Row, config: BuildConfig) -> bool:
     """Whether it is how the helper begins to answer that is learned of a row without a reply.
 
-    A model that meets its own style in violating replies alone breaks off its own harmless sentences: RTO taught it to.
+    Where a model meets its own style in violating replies alone, RTO can teach it to break off its harmless sentences.
     """
     return config.lookalike_tokens > 0 and row.get("kind") == "lookalike" and not row.get("raw")
 
