@@ -156,6 +156,7 @@ def verify(names: tuple[str, ...]) -> int:
 @click.option(
     "--lookalike-tokens", type=int, default=0, help="tokens to learn of the helper's answers to look-alikes; 0: all"
 )
+@click.option("--lookalike-temperature", type=float, default=0.0, help="temperature of these answers; 0: greedy")
 @click.option("--both/--no-both", default=True, show_default=True, help="ask the violator also where a reply is known")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--quiet", is_flag=True, help="no progress on the terminal")

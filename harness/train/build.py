@@ -71,6 +71,9 @@ class BuildConfig:
     lookalike_tokens: int = field(
         default=0, metadata={"help": "tokens to learn of the helper's answer to a look-alike without one; 0: all"}
     )
+    lookalike_temperature: float = field(
+        default=0.0, metadata={"help": "temperature of these answers, a seed each; 0: greedy"}
+    )
     both: bool = field(default=True, metadata={"help": "ask for a violating reply also where the file has one"})
     seed: int = field(default=0, metadata={"help": "seed of the choice among safe replies"})
 
@@ -125,7 +128,8 @@ async def build(
         "models": {role: describe(m) for role, m in [("violator", violator), ("refuser", refuser), ("helper", helper)]},
         "settings": {"refusal": config.refusal, "violating_tokens": config.violating_tokens, "brief": config.brief,
                      "helpful_tokens": config.helpful_tokens, "ends_from": config.ends_from, "both": config.both,
-                     "lookalike_tokens": config.lookalike_tokens, "seed": config.seed,
+                     "lookalike_tokens": config.lookalike_tokens,
+                     "lookalike_temperature": config.lookalike_temperature, "seed": config.seed,
                      "templates": config.templates, "triples": config.triples, "pairs": config.pairs},
     }  # fmt: skip
     data = TrainSet(triples=numbered(triples), helpful=numbered(helpful))
@@ -228,7 +232,8 @@ async def answered(rows: Sequence[Row], helper: Model | None, config: BuildConfi
         flaw = fault(reply) if reply else ""
         if reply and not dropped(report, f"helpful: {flaw}", flaw):
             made.append(helpful(row, reply.text if row.get("raw") else reply.text.strip(), config))
-    replies = await ask(helper, [prompt(row) for row in begun], config.lookalike_tokens, "look-alike", report)
+    replies = await ask(helper, [prompt(row) for row in begun], config.lookalike_tokens, "look-alike", report,
+                        temperature=config.lookalike_temperature)  # fmt: skip
     for row, reply in zip(begun, replies, strict=True):
         if reply:
             pair = helpful(row, reply.text.strip(), config, cut=reply.finish == "length")
@@ -272,28 +277,30 @@ def prompt(row: Row, system: str = "") -> Prompt:
 
 
 async def ask(
-    model: Model | None, prompts: Sequence[Prompt], tokens: int, title: str, report: Report
+    model: Model | None, prompts: Sequence[Prompt], tokens: int, title: str, report: Report, temperature: float = 0.0
 ) -> list[Completion | None]:
-    """Greedy replies to all prompts, in order, all of them in flight at once; None for a request that failed.
+    """Replies to all prompts, in order, all of them in flight at once; None for a request that failed.
 
-    Failures are counted. Raises UsageError when nothing else came.
+    Greedy, or sampled with the prompt's number as its seed. Failures are counted; raises UsageError when nothing else
+    came.
     """
     if model is None or not prompts:
         return []
     failed: list[ModelError] = []
     with Bar(len(prompts), f"{title} replies", unit="reply") as bar:
 
-        async def one(prompt: Prompt) -> Completion | None:
+        async def one(seed: int, prompt: Prompt) -> Completion | None:
             reply = None
             try:
-                reply = await model.generate(prompt, Sampling(max_tokens=tokens))
+                sampling = Sampling(max_tokens=tokens, temperature=temperature, seed=seed if temperature else 0)
+                reply = await model.generate(prompt, sampling)
                 bar.tokens(reply.tokens_out)
             except ModelError as err:
                 failed.append(err)
             bar.done()
             return None if reply and dropped(report, f"{title}: no Unicode", torn([reply.text])) else reply
 
-        replies = await asyncio.gather(*map(one, prompts))
+        replies = await asyncio.gather(*(one(i, prompt) for i, prompt in enumerate(prompts)))
     if len(failed) == len(prompts):
         told = f"no {title} reply came from {model.name}: {len(failed):,} of {len(prompts):,} requests failed"
         raise UsageError(f"{told}, the last: {failed[-1]}", hint=failed[-1].hint or "see that the model answers")

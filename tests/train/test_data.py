@@ -274,6 +274,28 @@ def test_the_builder_learns_how_the_helper_itself_begins_to_answer_look_alikes(t
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(("temperature", "drawn"), [(0.0, [(0.0, 0), (0.0, 0)]), (0.8, [(0.8, 0), (0.8, 1)])])
+def test_look_alikes_may_be_answered_by_chance_with_a_seed_each_and_nothing_else_is(
+    tmp_path: Path, temperature: float, drawn: list[tuple[float, int]]
+) -> None:
+    rows = [{"id": f"q{i}", "request": f"q {i}", "reply": "", "kind": "lookalike"} for i in range(2)]
+    rows += [{"id": "g", "request": "g", "reply": ""}]
+    write(source(tmp_path) / "questions.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    asked: dict[str, Sampling] = {}
+
+    class Helper(Says):
+        async def generate(self, prompt: Prompt, sampling: Sampling) -> Completion:
+            asked[prompt.last] = sampling
+            return Completion(text="It is a plain answer that goes on for some twelve words or more.", model="says")
+
+    config = BuildConfig(
+        source=tmp_path, out=tmp_path / "out", lookalike_tokens=48, lookalike_temperature=temperature, both=False
+    )
+    asyncio.run(build(config, violator=says({}), helper=Helper(lambda _: Completion(text="", model="says"))))  # type: ignore[arg-type]
+    assert [(asked[f"q {i}"].temperature, asked[f"q {i}"].seed) for i in range(2)] == drawn
+    assert (asked["g"].temperature, asked["g"].seed) == (0.0, 0)
+
+
 def test_the_builder_drops_and_counts_what_is_of_no_use(tmp_path: Path) -> None:
     """Tricks: 0 has a reply and gets another, 1 is refused, 2 is too short, 3 clashes: 2 triples.
     Questions: 0 has a reply, 1 is cut, 2 loops, 3 refuses, 4 is fine: 2 pairs."""
