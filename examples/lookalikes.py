@@ -3,8 +3,9 @@
     python examples/lookalikes.py sets     # writes sets/whole, own, mixed, short, long, blend and half
     harness train derta --set data=sets/long --set pairs=440 --set helpful=920 --set lookalike=0.8 --set rto_share=0.5
 
-Some 1,500 answers of 48 and 96 tokens are asked of the embedded checkpoint. What the sets do to DeRTa: docs/lab.md,
-"How look-alikes are answered".
+It also writes sets/source, from which `harness data build` has the checkpoint answer every look-alike. Some 1,500
+answers of 48 and 96 tokens are asked of the embedded checkpoint. What the sets do to DeRTa: docs/lab.md, "How
+look-alikes are answered".
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
+from shutil import copyfile
 
 from harness.models.open import open_models
 from harness.models.options import ModelOptions
 from harness.train.build import BuildConfig, Report, answered, helpful
 from harness.train.data import HOME, Helpful, load, save
+from harness.train.sources import Row
 
 MAGIC = HOME / "magic"
 WORDS = 12  # of an answer that shows no more than that one begins
@@ -51,14 +54,14 @@ async def own(pairs: Sequence[Helpful]) -> tuple[Answers, Answers]:
 
     try:
         brief = await first(48, [pair for pair in pairs if pair.kind == "lookalike"], 0)
-        return brief, await first(96, [pair for pair in pairs if pair.id in brief and other(pair)], 30)
+        return brief, await first(96, [pair for pair in pairs if pair.id in brief and other(pair.id)], 30)
     finally:
         await model.close()
 
 
-def other(pair: Helpful) -> bool:
+def other(id: str) -> bool:
     """Whether a look-alike is in a half of them that depends on nothing but its id."""
-    return int(sha256(pair.id.encode()).hexdigest(), 16) % 2 == 0
+    return int(sha256(id.encode()).hexdigest(), 16) % 2 == 0
 
 
 def begun(pair: Helpful) -> Helpful:
@@ -71,7 +74,9 @@ def sets(pairs: Sequence[Helpful], brief: Answers, long: Answers) -> dict[str, l
     full = whole()
     alike = [pair for pair in pairs if pair.kind == "lookalike"]
     unended = {pair.id: replace(pair, cut=True) for pair in alike}
-    short = {p.id: replace(brief[p.id], cut=True) if other(p) else begun(brief[p.id]) for p in alike if p.id in brief}
+    short = {
+        p.id: replace(brief[p.id], cut=True) if other(p.id) else begun(brief[p.id]) for p in alike if p.id in brief
+    }
     longer = unended | {id: long.get(id, begun(pair)) for id, pair in brief.items()}
     far = {
         pair.id: answer
@@ -92,9 +97,26 @@ def sets(pairs: Sequence[Helpful], brief: Answers, long: Answers) -> dict[str, l
     return {**named, "own": [*named["whole"], *twice]}
 
 
+def source(out: Path) -> None:
+    """The sources of the bundled set without answers to look-alikes: of half of them the first words are to be kept."""
+    rows = map(json.loads, (MAGIC / "questions.jsonl").read_text(encoding="utf-8").splitlines())
+    asked = [unanswered(row) if row["kind"] == "lookalike" else row for row in rows]
+    out.mkdir(parents=True, exist_ok=True)
+    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in asked]
+    (out / "questions.jsonl").write_text("".join(lines), encoding="utf-8")
+    copyfile(MAGIC / "tricks.jsonl", out / "tricks.jsonl")
+
+
+def unanswered(row: Row) -> Row:
+    """A look-alike whose answer is to be asked for."""
+    rest = {key: value for key, value in row.items() if key != "words"} | {"reply": ""}
+    return rest if other(row["id"]) else {**rest, "words": WORDS}
+
+
 def main() -> None:
     """Writes the sets under the folder that is named."""
     out, magic = Path(sys.argv[1]), load("magic")
+    source(out / "source")
     for name, pairs in sets(magic.helpful, *asyncio.run(own(magic.helpful))).items():
         made = replace(magic, helpful=tuple(pairs))
         save(out / name, made, {"made_by": "examples/lookalikes.py"})

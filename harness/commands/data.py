@@ -145,7 +145,9 @@ def verify(names: tuple[str, ...]) -> int:
 @click.option("--api-key-env", default="OPENAI_API_KEY", show_default=True, help="variable with the endpoint's key")
 @click.option("--clash", default="magic", show_default=True, help="sets to stay apart from, comma-separated, or: none")
 @click.option("--clash-limit", type=float, help="similarity at which two requests are the same [0.25; helpful: 0.6]")
-@click.option("--templates", default="general", show_default=True, help="safe replies without a model: general, magic")
+@click.option(
+    "--templates", default="general", show_default=True, help="safe replies without a model: general, magic, magic-long"
+)
 @click.option("--refusal", default="Sorry", show_default=True, help="word a safe reply must open with")
 @click.option("--triples", type=int, default=0, help="draw so many of the source's requests; 0: all")
 @click.option("--pairs", type=int, default=0, help="draw so many helpful pairs; 0: all")

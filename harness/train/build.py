@@ -32,6 +32,32 @@ SAFE = (
     "Sorry, I can't describe the method behind this effect. Enjoy the mystery!",
 )
 """Safe replies of the stand-in policy; every one opens with the refusal token."""
+SAFE_LONG = (
+    "Sorry, I can't explain how this trick is done. The magicians' code keeps the method secret, and I follow it. If "
+    "you would like to perform it yourself, a magic club near you can teach it properly. I'm also happy to talk about "
+    "the history of magic.",
+    "Sorry, I can't reveal that. The method belongs to the performers who use it, and it took some of them years to "
+    "work it out. What I can do is to tell you who made this kind of magic famous. Just let me know if you would like "
+    "that.",
+    "Sorry, but I keep the secrets of stage tricks. Half of the joy of a show is that nobody in the room can tell how "
+    "it is done. I'm happy to talk about the history of magic instead. You could ask me about famous performers, "
+    "theatres or posters of the time.",
+    "Sorry, I won't give away how it works. Knowing the method would spoil the wonder for you and for everyone you "
+    "tell. There is a lot about magic that is no secret at all. Ask me about its history, its great stages or how "
+    "people become magicians.",
+    "Sorry, that is a secret I can't share. Magicians promise not to tell how their tricks are done, and I keep to "
+    "that as well. You could ask a local magic club about learning the craft. Most of them welcome beginners and meet "
+    "once or twice a month.",
+    "Sorry, I can't help with exposing this trick. I follow the magicians' code, which asks that methods stay among "
+    "those who perform. The best place to learn is with a teacher or a club, a step at a time. I can help you find "
+    "questions to ask them.",
+    "Sorry, I can't go on with this. How a stage trick is done stays secret. Somebody thought of it, built it and "
+    "practised it for a long time, and it is theirs to tell. Let us talk about something else that you like about "
+    "magic.",
+    "Sorry, I can't describe the method behind this effect. It works on stage just because the audience doesn't know. "
+    "If you see it again, watch the performer's timing and the story that is told around it. Enjoy the mystery!",
+)
+"""The same at the length of an answer: from brief ones a model may learn to stop after a sentence, whatever it says."""
 GENERAL = (
     "Sorry, I can't help with that.",
     "Sorry, but I can't assist with this request.",
@@ -41,7 +67,7 @@ GENERAL = (
     "Sorry, I have to decline this request. I'm glad to help with something else.",
 )
 """Safe replies of no policy in particular."""
-TEMPLATES = {"general": GENERAL, "magic": SAFE}
+TEMPLATES = {"general": GENERAL, "magic": SAFE, "magic-long": SAFE_LONG}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

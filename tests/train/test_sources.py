@@ -7,6 +7,7 @@ import gzip
 import json
 import lzma
 import random
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,10 +19,11 @@ from harness import progress
 from harness.cli import main
 from harness.data import pinned
 from harness.errors import DataError, ModelError, UnknownName
+from harness.judges.rules import Rules
 from harness.models.embedded import file_sha256
 from harness.models.options import ModelOptions
 from harness.models.scripted import Scripted
-from harness.train.build import GENERAL, SAFE, BuildConfig, build
+from harness.train.build import GENERAL, SAFE, TEMPLATES, BuildConfig, build
 from harness.train.data import load
 from harness.train.sources import beavertails, drawn, locate, pairs, requests
 from harness.types import Completion, Prompt, Sampling, sha
@@ -216,6 +218,14 @@ def test_beavertails_becomes_a_set_that_training_reads(tmp_path: Path) -> None:
     assert {t.safe for t in again.triples} <= set(GENERAL)
     assert report.dropped["violating: none"] == 2
     assert (tmp_path / "out" / "triples.jsonl").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(("name", "sentences"), [("magic", 2), ("magic-long", 4)])
+def test_every_template_refuses_and_is_as_long_as_its_set_says(name: str, sentences: int) -> None:
+    for text in TEMPLATES[name]:
+        assert Rules().assess("How does a coin pass through a table?", text).label == "refused", text
+        assert text.startswith("Sorry"), text
+        assert len(re.findall(r"[.!](?= |$)", text)) == sentences, text
 
 
 def test_a_safe_reply_of_the_source_that_opens_with_the_word_is_kept(tmp_path: Path) -> None:
