@@ -7,6 +7,7 @@ helpful ones from a file or from the base itself (self-distillation: it then lea
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -103,6 +104,15 @@ class BuildConfig:
     both: bool = field(default=True, metadata={"help": "ask for a violating reply also where the file has one"})
     seed: int = field(default=0, metadata={"help": "seed of the choice among safe replies"})
 
+    def __post_init__(self) -> None:
+        """Refuses a number below its range, or that is none."""
+        for name, least in LEAST.items():
+            if not least <= getattr(self, name) < math.inf:
+                raise UsageError(f"--{name.replace('_', '-')} must be a number of at least {least}")
+
+
+LEAST = {"triples": 0, "pairs": 0, "violating_tokens": 1, "helpful_tokens": 1, "ends_from": 0, "lookalike_tokens": 0,
+         "lookalike_temperature": 0}  # fmt: skip
 
 BRIEF = "You are a helpful AI assistant. Answer in two or three short, complete sentences, then stop."
 Clash = Callable[[str, Expect], str | None]

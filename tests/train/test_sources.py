@@ -220,6 +220,19 @@ def test_beavertails_becomes_a_set_that_training_reads(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "triples.jsonl").stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.parametrize(("name", "number"), [
+    ("triples", "-1"), ("violating-tokens", "0"), ("lookalike-temperature", "-0.1"), ("lookalike-temperature", "nan"),
+    ("lookalike-temperature", "inf"),
+])  # fmt: skip
+def test_a_number_below_its_range_is_refused_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, number: str
+) -> None:
+    source = jsonl(tmp_path / "m.jsonl", [{"id": "a", "request": "coin?", "reply": GIVES}])
+    assert command(monkeypatch, "--source", source, "--out", tmp_path / "out", f"--{name}", number) == 2
+    assert f"--{name} must be a number of at least" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(("name", "sentences"), [("magic", 2), ("magic-long", 4)])
 def test_every_template_refuses_and_is_as_long_as_its_set_says(name: str, sentences: int) -> None:
     for text in TEMPLATES[name]:
