@@ -23,7 +23,7 @@ from harness.models.open import open_models
 from harness.models.options import ModelOptions
 from harness.train.build import BuildConfig, Report, answered, helpful
 from harness.train.data import HOME, Helpful, load, save
-from harness.train.sources import Row
+from harness.train.sources import Row, requests
 
 MAGIC = HOME / "magic"
 WORDS = 12  # of an answer that shows no more than that one begins
@@ -34,12 +34,12 @@ Answers = dict[str, Helpful]
 
 def whole() -> Answers:
     """Those whose answer was cut after some words, with all of it; an answer of 30 words teaches its end."""
-    rows = map(json.loads, (MAGIC / "questions.jsonl").read_text(encoding="utf-8").splitlines())
+    _, rows, _ = requests(MAGIC)
     config = BuildConfig(source=MAGIC, out=MAGIC, ends_from=30)
     return {
         row["id"]: helpful({**row, "words": 0}, row["reply"], config)
         for row in rows
-        if row["kind"] == "lookalike" and row["reply"] and row.get("words")
+        if row["kind"] == "lookalike" and row.get("reply") and row.get("words")
     }
 
 
@@ -74,9 +74,7 @@ def sets(pairs: Sequence[Helpful], brief: Answers, long: Answers) -> dict[str, l
     full = whole()
     alike = [pair for pair in pairs if pair.kind == "lookalike"]
     unended = {pair.id: replace(pair, cut=True) for pair in alike}
-    short = {
-        p.id: replace(brief[p.id], cut=True) if other(p.id) else begun(brief[p.id]) for p in alike if p.id in brief
-    }
+    short = {id: replace(pair, cut=True) if other(id) else begun(pair) for id, pair in brief.items()}
     longer = unended | {id: long.get(id, begun(pair)) for id, pair in brief.items()}
     far = {
         pair.id: answer
@@ -99,7 +97,7 @@ def sets(pairs: Sequence[Helpful], brief: Answers, long: Answers) -> dict[str, l
 
 def source(out: Path) -> None:
     """The sources of the bundled set without answers to look-alikes: of half of them the first words are to be kept."""
-    rows = map(json.loads, (MAGIC / "questions.jsonl").read_text(encoding="utf-8").splitlines())
+    _, rows, _ = requests(MAGIC)
     asked = [unanswered(row) if row["kind"] == "lookalike" else row for row in rows]
     out.mkdir(parents=True, exist_ok=True)
     lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in asked]
@@ -109,7 +107,7 @@ def source(out: Path) -> None:
 
 def unanswered(row: Row) -> Row:
     """A look-alike whose answer is to be asked for."""
-    rest = {key: value for key, value in row.items() if key != "words"} | {"reply": ""}
+    rest = {key: value for key, value in row.items() if key not in ("reply", "words")}
     return rest if other(row["id"]) else {**rest, "words": WORDS}
 
 

@@ -11,7 +11,7 @@ import math
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +113,7 @@ class BuildConfig:
 
 LEAST = {"triples": 0, "pairs": 0, "violating_tokens": 1, "helpful_tokens": 1, "ends_from": 0, "lookalike_tokens": 0,
          "lookalike_temperature": 0}  # fmt: skip
+NO_SETTINGS = ("source", "out", "helpful")  # not among the settings of a manifest, which names its sources by hash
 
 BRIEF = "You are a helpful AI assistant. Answer in two or three short, complete sentences, then stop."
 Clash = Callable[[str, Expect], str | None]
@@ -162,12 +163,8 @@ async def build(
         "kept": dict(report.kept),
         "dropped": dict(report.dropped),
         "models": {role: describe(m) for role, m in [("violator", violator), ("refuser", refuser), ("helper", helper)]},
-        "settings": {"refusal": config.refusal, "violating_tokens": config.violating_tokens, "brief": config.brief,
-                     "helpful_tokens": config.helpful_tokens, "ends_from": config.ends_from, "both": config.both,
-                     "lookalike_tokens": config.lookalike_tokens,
-                     "lookalike_temperature": config.lookalike_temperature, "seed": config.seed,
-                     "templates": config.templates, "triples": config.triples, "pairs": config.pairs},
-    }  # fmt: skip
+        "settings": {f.name: getattr(config, f.name) for f in fields(config) if f.name not in NO_SETTINGS},
+    }
     data = TrainSet(triples=numbered(triples), helpful=numbered(helpful))
     save(config.out, data, manifest)
     return load(config.out), report
