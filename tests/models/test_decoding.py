@@ -317,6 +317,28 @@ def test_base_and_adapters_answer_side_by_side_as_peft_alone_does(tmp_path: Path
     asyncio.run(go())
 
 
+@pytest.mark.parametrize(
+    ("cpu", "fast"),
+    [
+        ("vendor_id : GenuineIntel\nflags : avx2", False),
+        ("vendor_id : GenuineIntel\nflags : avx2 avx512_bf16", False),
+        ("vendor_id : GenuineIntel\nflags : avx2 avx512_bf16 amx_bf16 amx_tile", True),
+        ("vendor_id : AuthenticAMD\nflags : avx2 avx512_bf16", True),
+        ("vendor_id : AuthenticAMD\nflags : avx2", False),
+    ],
+)
+def test_bf16_is_taken_where_the_cpu_multiplies_it_faster(
+    cpu: str, fast: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from harness.models import weights
+
+    (tmp_path / "cpuinfo").write_text(cpu)
+    monkeypatch.setattr(weights, "CPUINFO", tmp_path / "cpuinfo")
+    assert weights.bf16_in_hardware() is fast
+    monkeypatch.setattr(weights, "CPUINFO", tmp_path / "nothing")
+    assert not weights.bf16_in_hardware()
+
+
 @pytest.mark.slow
 def test_gradients_are_taken_in_the_precision_that_the_cpu_is_fast_in(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
