@@ -3,8 +3,9 @@
     python examples/lookalikes.py sets     # writes sets/whole, own, mixed, short, long, blend and half
     harness train derta --set data=sets/long --set pairs=440 --set helpful=920 --set lookalike=0.8 --set rto_share=0.5
 
-It also writes sets/source, from which `harness data build` has the checkpoint answer every look-alike. Some 1,500
-answers of 48 and 96 tokens are asked of the embedded checkpoint. What the sets do to DeRTa: docs/lab.md, "How
+It also writes sets/source and sets/source-twice, from which `harness data build` has the checkpoint answer every
+look-alike, in the place of what is written or besides. Some 1,500 answers of 48 and 96 tokens are asked of the embedded
+checkpoint. What the sets do to DeRTa: docs/lab.md, "How
 look-alikes are answered".
 """
 
@@ -97,24 +98,45 @@ def sets(pairs: Sequence[Helpful], brief: Answers, long: Answers) -> dict[str, l
 
 def source(out: Path) -> None:
     """The sources of the bundled set without answers to look-alikes: of half of them the first words are to be kept."""
-    _, rows, _ = requests(MAGIC)
-    asked = [unanswered(row) if row["kind"] == "lookalike" else row for row in rows]
-    out.mkdir(parents=True, exist_ok=True)
-    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in asked]
-    (out / "questions.jsonl").write_text("".join(lines), encoding="utf-8")
-    copyfile(MAGIC / "tricks.jsonl", out / "tricks.jsonl")
+    write(out, [unanswered(row) if row["kind"] == "lookalike" else row for row in asked()])
+
+
+def source_twice(out: Path) -> None:
+    """The sources of the bundled set, answers to look-alikes whole, and each look-alike once more without an answer."""
+    alike = [row for row in asked() if row["kind"] == "lookalike"]
+    whole = [without(row, "words") if row["kind"] == "lookalike" and row.get("reply") else row for row in asked()]
+    write(out, [*whole, *({**unanswered(row), "id": f"{row['id']}-model"} for row in alike)])
+
+
+def asked() -> list[Row]:
+    """The questions of the bundled set."""
+    return requests(MAGIC)[1]
 
 
 def unanswered(row: Row) -> Row:
     """A look-alike whose answer is to be asked for."""
-    rest = {key: value for key, value in row.items() if key not in ("reply", "words")}
+    rest = without(row, "reply", "words")
     return rest if other(row["id"]) else {**rest, "words": WORDS}
+
+
+def without(row: Row, *keys: str) -> Row:
+    """A row that lacks some of its keys."""
+    return {key: value for key, value in row.items() if key not in keys}
+
+
+def write(out: Path, rows: Sequence[Row]) -> None:
+    """Sources of these questions and the bundled tricks."""
+    out.mkdir(parents=True, exist_ok=True)
+    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+    (out / "questions.jsonl").write_text("".join(lines), encoding="utf-8")
+    copyfile(MAGIC / "tricks.jsonl", out / "tricks.jsonl")
 
 
 def main() -> None:
     """Writes the sets under the folder that is named."""
     out, magic = Path(sys.argv[1]), load("magic")
     source(out / "source")
+    source_twice(out / "source-twice")
     for name, pairs in sets(magic.helpful, *asyncio.run(own(magic.helpful))).items():
         made = replace(magic, helpful=tuple(pairs))
         save(out / name, made, {"made_by": "examples/lookalikes.py"})

@@ -130,7 +130,7 @@ def bf16_in_hardware() -> bool:
     """Whether this CPU multiplies bf16 faster than float32.
 
     With neither instruction it is several times slower. Intel's avx512_bf16 alone (a virtual machine may hide AMX)
-    takes 1.6 times as long as float32 (benchmarks/bf16.py); AMD's was not measured.
+    takes 1.4 to 1.8 times as long as float32 (benchmarks/bf16.py); AMD's was not measured.
     """
     info = CPUINFO.read_text(errors="replace") if CPUINFO.exists() else ""
     return "amx_bf16" in info or ("avx512_bf16" in info and "AuthenticAMD" in info)

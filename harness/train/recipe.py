@@ -71,7 +71,7 @@ class Recipe:
     )
     lora_parameters: tuple[str, ...] = setting((), "weights that are no layers (fused experts) that get an adapter")
     precision: Literal["auto", "bf16", "fp32"] = setting(
-        "auto", "of the forward and backward pass; auto: bf16, but fp32 on a CPU that does not multiply bf16 itself"
+        "auto", "of the forward and backward pass; auto: bf16, but fp32 on a CPU on which bf16 is the slower one"
     )
     checkpointing: bool = setting(False, "recompute activations in the backward pass: slower, far less memory")
     shard: bool = setting(False, "FSDP: split weights, gradients and optimizer over the processes")
