@@ -5,8 +5,7 @@
 
 It also writes sets/source and sets/source-twice, from which `harness data build` has the checkpoint answer every
 look-alike, in the place of what is written or besides. Some 1,500 answers of 48 and 96 tokens are asked of the embedded
-checkpoint. What the sets do to DeRTa: docs/lab.md, "How
-look-alikes are answered".
+checkpoint. What the sets do to DeRTa: docs/lab.md, "How look-alikes are answered".
 """
 
 from __future__ import annotations
@@ -33,13 +32,18 @@ Answers = dict[str, Helpful]
 """By the id of the look-alike."""
 
 
+def questions() -> list[Row]:
+    """Those of the bundled set's sources."""
+    _, rows, _ = requests(MAGIC)
+    return rows
+
+
 def whole() -> Answers:
     """Those whose answer was cut after some words, with all of it; an answer of 30 words teaches its end."""
-    _, rows, _ = requests(MAGIC)
     config = BuildConfig(source=MAGIC, out=MAGIC, ends_from=30)
     return {
         row["id"]: helpful({**row, "words": 0}, row["reply"], config)
-        for row in rows
+        for row in questions()
         if row["kind"] == "lookalike" and row.get("reply") and row.get("words")
     }
 
@@ -98,19 +102,15 @@ def sets(pairs: Sequence[Helpful], brief: Answers, long: Answers) -> dict[str, l
 
 def source(out: Path) -> None:
     """The sources of the bundled set without answers to look-alikes: of half of them the first words are to be kept."""
-    write(out, [unanswered(row) if row["kind"] == "lookalike" else row for row in asked()])
+    write(out, [unanswered(row) if row["kind"] == "lookalike" else row for row in questions()])
 
 
 def source_twice(out: Path) -> None:
     """The sources of the bundled set, answers to look-alikes whole, and each look-alike once more without an answer."""
-    alike = [row for row in asked() if row["kind"] == "lookalike"]
-    whole = [without(row, "words") if row["kind"] == "lookalike" and row.get("reply") else row for row in asked()]
-    write(out, [*whole, *({**unanswered(row), "id": f"{row['id']}-model"} for row in alike)])
-
-
-def asked() -> list[Row]:
-    """The questions of the bundled set."""
-    return requests(MAGIC)[1]
+    rows = questions()
+    whole = [without(row, "words") if row["kind"] == "lookalike" and row.get("reply") else row for row in rows]
+    again = [{**unanswered(row), "id": f"{row['id']}-model"} for row in rows if row["kind"] == "lookalike"]
+    write(out, [*whole, *again])
 
 
 def unanswered(row: Row) -> Row:
