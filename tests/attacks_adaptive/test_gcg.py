@@ -94,17 +94,21 @@ def test_several_scenes_in_one_row_change_no_loss() -> None:
 def test_the_gradient_is_that_of_one_hot_tokens() -> None:
     import torch
 
-    from attacks.gcg_search import Job, gradients
+    from attacks.gcg_search import Job, Tokens, gradients
+    from attacks.packed import Packed
 
-    packed, tokens, scene = setup()
+    packed, tokens = Packed(model().double()), Tokens(tokenizer(), 344)
+    scene = tokens.scene(packed, REQUEST, TARGET)
     base = torch.tensor(tokens.encode(INIT))
     (found,) = gradients(packed, [Job(scene, base)], 0.0)
     weight = packed.embed.weight
-    hot = torch.nn.functional.one_hot(base, len(weight)).float().requires_grad_()
+    hot = torch.nn.functional.one_hot(base, len(weight)).double().requires_grad_()
     before, after = (packed.embed(torch.tensor(ids)) for ids in (scene.before, scene.after + scene.target.tolist()))
     logits = packed.module(inputs_embeds=torch.cat([before, hot @ weight, after])[None]).logits[0]
     loss = torch.nn.functional.cross_entropy(logits[-len(scene.target) - 1 : -1], scene.target)
-    assert torch.allclose(found, torch.autograd.grad(loss, hot)[0], atol=1e-5)
+    (expected,) = torch.autograd.grad(loss, hot)
+    assert found.dtype == torch.float64
+    assert torch.allclose(found, expected, rtol=1e-9, atol=1e-12)
 
 
 def test_bf16_losses_are_those_of_an_fp32_head() -> None:
