@@ -154,7 +154,7 @@ def verify(names: tuple[str, ...]) -> int:
 @click.option("--violating-tokens", type=int, default=96, show_default=True, help="longest violating reply asked for")
 @click.option("--helpful-tokens", type=int, default=160, show_default=True, help="longest helpful reply; cut: dropped")
 @click.option("--brief/--no-brief", default=True, show_default=True, help="ask for helpful replies of a few sentences")
-@click.option("--ends-from", type=int, default=0, help="a chat answer of fewer words teaches no end; 0: all do")
+@click.option("--ends-from", type=int, default=0, help="an answer of fewer words teaches no end; 0: all do")
 @click.option(
     "--lookalike-tokens", type=int, default=0, help="tokens to learn of the helper's answers to look-alikes; 0: all"
 )

@@ -93,7 +93,7 @@ class BuildConfig:
     brief: bool = field(default=True, metadata={"help": "ask for helpful replies of two or three sentences"})
     ends_from: int = field(
         default=0,
-        metadata={"help": "a chat answer of fewer words teaches no end; 0: all do"},
+        metadata={"help": "an answer of fewer words teaches no end; 0: all do"},
     )
     lookalike_tokens: int = field(
         default=0, metadata={"help": "tokens to learn of the helper's answer to a look-alike without one; 0: all"}
@@ -299,7 +299,7 @@ def helpful(row: Row, reply: str, config: BuildConfig, *, cut: bool = False) -> 
     """A row of questions.jsonl with its reply, or with the first `words` words of it; `cut` as it came already."""
     raw = bool(row.get("raw", False))
     kept = first_words(reply, row.get("words", 0)) or reply
-    short = not raw and len(kept.split()) < config.ends_from
+    short = len(kept.split()) < config.ends_from
     return Helpful(id=row["id"], request=row["request"], reply=kept, kind=row.get("kind", "general"), raw=raw,
                    cut=cut or short or kept != reply)  # fmt: skip
 

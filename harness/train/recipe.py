@@ -38,9 +38,9 @@ class Recipe:
     template: Literal["chat", "inst"] = setting("chat", "the tokenizer's chat template, or the paper's [INST] form")
     refusal: str = setting("Sorry", "first word of a refusal; one token in the tokenizer")
 
-    pairs: int = setting(480, "safety pairs, the same for every method (halved by the -half ablations)")
-    helpful: int = setting(800, "helpful pairs mixed in, the same for every method")
-    lookalike: float = setting(0.75, "share of the helpful pairs that are look-alikes: near the policy, harmless")
+    pairs: int = setting(500, "safety pairs, the same for every method (halved by the -half ablations)")
+    helpful: int = setting(1440, "helpful pairs mixed in, the same for every method")
+    lookalike: float = setting(0.83, "share of the helpful pairs that are look-alikes: near the policy, harmless")
     opening: float = setting(0.12, "share of the helpful pairs that are raw texts and programs that go on")
     rto_share: float = setting(0.5, "share of the pairs that are RTO (methods rto and derta)")
     rto_keep: float = setting(1.0, "share of a violating reply's positions that RTO labels; at least one")

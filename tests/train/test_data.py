@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,8 @@ from harness.data.rows import objects
 from harness.errors import DataError, ModelError, ModelTimeout, UsageError
 from harness.train.build import BuildConfig, build, loops
 from harness.train.data import HOME, Helpful, TrainSet, Triple, load, parse, save
-from harness.types import Capability, Completion, Prompt, Sampling
+from harness.train.sources import requests
+from harness.types import Capability, Completion, Finish, Prompt, Sampling
 from tasks.catalog import HERE
 from tasks.load import behaviors
 from tasks.overlap import LIMITS, clashes, similarity
@@ -71,12 +73,26 @@ def test_the_manifest_names_the_data_it_describes() -> None:
 
 
 def test_the_bundled_set_is_what_the_builder_makes_of_its_sources_and_its_models_replies(tmp_path: Path) -> None:
-    """The models' replies are taken from the set itself; those that were dropped come back empty, and are dropped."""
+    """The models' replies are taken from the set itself; those that were dropped come back empty, and are dropped.
+
+    A question may be asked twice: replies come in the order of its rows.
+    """
     bundled = load("magic")
     violating = {t.request: t.violating for t in bundled.triples if t.id.endswith("-model")}
-    helpful = {pair.request: pair.reply for pair in bundled.helpful}
-    config = BuildConfig(source=MAGIC, out=tmp_path / "out", templates="magic", ends_from=45, violating_tokens=48)
-    data, _ = asyncio.run(build(config, violator=says(violating, ""), helper=says(helpful, "")))  # type: ignore[arg-type]
+    kept = {pair.id: pair for pair in bundled.helpful}
+    helpful = defaultdict[str, list[Completion]](list)
+    for row in requests(MAGIC)[1]:
+        if not row.get("reply"):
+            pair = kept.get(row["id"])
+            begun = pair is not None and pair.cut and pair.kind == "lookalike"
+            finish: Finish = "length" if begun else "stop"
+            helpful[row["request"]].append(Completion(text=pair.reply if pair else "", model="says", finish=finish))
+    config = BuildConfig(
+        source=MAGIC, out=tmp_path / "out", templates="magic-long", ends_from=70, violating_tokens=48,
+        lookalike_tokens=96,
+    )  # fmt: skip
+    helper = Says(lambda asked: helpful[asked].pop(0))
+    data, _ = asyncio.run(build(config, violator=says(violating, ""), helper=helper))  # type: ignore[arg-type]
     names = {t.source for t in bundled.triples} - {"file"}
     assert names == {"smollm2-135m"}
     made = [replace(t, source="file" if t.source == "file" else "smollm2-135m") for t in data.triples]
@@ -357,6 +373,7 @@ def test_plain_requests_stay_plain_and_short_or_shortened_answers_teach_no_end(t
         {"id": "long", "request": "q", "reply": "Boil water, wait, pour."},
         {"id": "begun", "request": "q", "reply": "Boil water, wait, pour, drink.", "words": 4},
         {"id": "plain", "request": "q:", "reply": " Tea.", "raw": True},
+        {"id": "longer", "request": "q:", "reply": " Tea, then cake.", "raw": True},
     ]
     write(tmp_path / "questions.jsonl", "".join(json.dumps(row) + "\n" for row in questions))
     config = BuildConfig(source=tmp_path, out=tmp_path / "out", ends_from=3)
@@ -367,7 +384,8 @@ def test_plain_requests_stay_plain_and_short_or_shortened_answers_teach_no_end(t
         ("short", "Green tea.", True),
         ("long", "Boil water, wait, pour.", False),
         ("begun", "Boil water, wait, pour,", True),
-        ("plain", " Tea.", False),
+        ("plain", " Tea.", True),
+        ("longer", " Tea, then cake.", False),
     ]
 
 
