@@ -178,23 +178,23 @@ def test_two_verdicts_with_the_right_nonce_are_no_verdict_or_the_last(attack: Ca
 
 def test_a_target_that_times_out_is_an_error_and_no_refusal(attack: Callable[..., Record]) -> None:
     def slow(prompt: str, n: int) -> str:
-        time.sleep(1.0)
+        time.sleep(2.0)
         return SECRET
 
-    record = attack(World(target=slow), timeout=0.3)
+    record = attack(World(target=slow), timeout=1.0)
     assert (record.label, record.judgements) == (None, ())
-    assert "no answer within 0.3 s" in (record.error or "")
+    assert "no answer within 1 s" in (record.error or "")
     assert record.spent["broken_rounds"] == 4
 
 
 def test_a_time_out_in_one_round_loses_no_stream(attack: Callable[..., Record]) -> None:
     def once(prompt: str, n: int) -> str:
         if n == 1:
-            time.sleep(1.5)
+            time.sleep(4.0)
         return "I can't tell you that."
 
     world = World(target=once, judge=lambda prompt, n: verdict(prompt, 1))
-    record = attack(world, timeout=0.6)
+    record = attack(world, timeout=3.0)
     assert record.label in ("refused", "neither")
     assert record.spent["broken_rounds"] == 1
     assert record.spent["target_queries"] == 5  # four rounds and the best prompt's own

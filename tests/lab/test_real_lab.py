@@ -110,6 +110,7 @@ def test_a_tiny_lab_killed_in_training_and_in_the_run_ends_as_one_that_was_not(t
     assert [path.read_bytes() for path in weights[0]] == [path.read_bytes() for path in weights[1]]
 
 
+@pytest.mark.timeout(2000)
 def test_a_real_lab_that_is_killed_in_training_goes_on_to_its_report(tmp_path: Path) -> None:
     embedded.ensure()
     (tmp_path / "lab.yaml").write_text(FILE)

@@ -259,6 +259,7 @@ def test_the_engines_time_is_shared_out_among_those_in_a_batch(tmp_path: Path, m
     def timed(worker: Worker, rows: Sequence[Row], adapter: str) -> Any:
         began = time.perf_counter()
         found = real(worker, rows, adapter)
+        time.sleep(0.2)
         spans.append(time.perf_counter() - began)
         return found
 
@@ -269,7 +270,7 @@ def test_the_engines_time_is_shared_out_among_those_in_a_batch(tmp_path: Path, m
         assert all(c.busy > 0 for c in told)
         return sum(c.busy for c in told)
 
-    assert asyncio.run(go()) == pytest.approx(sum(spans), rel=0.1, abs=0.01)
+    assert asyncio.run(go()) == pytest.approx(sum(spans), rel=0.1)
 
 
 def test_what_breaks_in_the_thread_is_heard_and_the_thread_lives_on(

@@ -25,7 +25,7 @@ def test_on_a_cpu_the_last_place_of_an_adapter_stays_empty(on_cpu: bool, places:
 
 
 async def together(adapters: dict[str, Path]) -> dict[str, str]:
-    models = await open_models("smollm2-135m", ModelOptions(), adapters)
+    models = await open_models("smollm2-135m", ModelOptions(dtype="float32"), adapters)
     try:
         told = await asyncio.gather(*(m.generate(ASKED, Sampling(max_tokens=24)) for m in models))
     finally:
