@@ -1,6 +1,6 @@
 """Makes the adapters that ship with the program: trains `smollm2-NAME`, puts the result where the wheel takes it from.
 
-    python ci/ship_adapters.py vanilla derta        # what `make adapters` runs; 20 to 40 CPU minutes in all
+    python ci/ship_adapters.py vanilla derta        # what `make adapters` runs; 40 to 60 CPU minutes in all
 
 A killed run goes on. The last line of each says whether the weights came out as they were shipped.
 """
