@@ -43,7 +43,7 @@ def test_losses_are_those_of_each_prompt_alone() -> None:
         ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True)["input_ids"]
         target = torch.tensor(tokenizer(BEHAVIOR.target)["input_ids"])
         logits = module(torch.tensor([[*ids, *target.tolist()]])).logits[0, -len(target) - 1 : -1]
-        assert loss == pytest.approx(float(torch.nn.functional.cross_entropy(logits, target)), rel=1e-5)
+        assert loss == pytest.approx(float(torch.nn.functional.cross_entropy(logits, target)), abs=2e-5)
 
 
 def test_the_best_seed_is_an_attempt_of_its_own_and_the_best_is_no_worse() -> None:

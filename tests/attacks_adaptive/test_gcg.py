@@ -125,7 +125,7 @@ def test_bf16_losses_are_those_of_an_fp32_head() -> None:
     rows = random_rows(base, 10)
     ((loss, _),) = scores(packed, [job], [rows], 0.0)
     assert loss.dtype == torch.float32
-    assert torch.allclose(loss, plain_losses(packed, scene, rows), rtol=0.1)
+    assert torch.allclose(loss, plain_losses(packed, scene, rows), rtol=0.05)
     assert loss.unique().numel() == len(set(map(tuple, rows.tolist())))  # bf16 would tie some
 
 
@@ -143,7 +143,7 @@ def test_bf16_losses_count_the_bias_of_the_head() -> None:
     gradients(packed, [job], 0.0)
     rows = random_rows(base, 10)
     ((loss, _),) = scores(packed, [job], [rows], 0.0)
-    assert torch.allclose(loss, plain_losses(packed, job.scene, rows), rtol=0.1)
+    assert torch.allclose(loss, plain_losses(packed, job.scene, rows), rtol=0.05)
 
 
 @pytest.mark.parametrize(("family", "scaled"), [("granite", {"logits_scaling": 8.0}), ("cohere", {})])

@@ -31,7 +31,7 @@ def test_its_losses_are_the_targets_and_it_shows_the_target_less() -> None:
     job = Job(scene, torch.tensor(probing.seed))
     gradients(packed, [job], 0.0)
     ((loss, _),) = scores(packed, [job], [torch.tensor([step.ids])], 0.0)
-    assert float(loss) == pytest.approx(step.loss, rel=1e-5)
+    assert float(loss) == pytest.approx(step.loss, abs=2e-5)
 
 
 def test_the_draft_scores_suffixes_of_any_length_in_its_own_tokens() -> None:
