@@ -23,7 +23,7 @@ from harness.types import BROKEN, Metric, Record
 FIRST = 5  # tokens; the paper's Table 1: how many refusals begin this early
 EARLY = 20  # tokens; a refusal that begins after these is a late one
 CONTRAST = "contrast"  # the attack under which the unsafe prompts of an over-refusal set are asked
-
+APART = 10**20  # between the seeds of checkpoints that go by one name: more than any seed, which has 64 bits
 GRADERS = ("grade", "lm_eval", "pairwise")  # how the names begin of what gives marks
 
 T = TypeVar("T")
@@ -294,6 +294,11 @@ def refusal_curve(records: Iterable[Record], model: str) -> list[tuple[int, floa
 def question(record: Record) -> Hashable:
     """What the attempts of one cluster share: the question asked, whatever the attack, variant, depth or seed."""
     return record.task, record.behavior
+
+
+def checkpoint(record: Record) -> int:
+    """Which of several checkpoints under one name answered; 0 in a run that pools none (harness/lab/pool.py)."""
+    return max(0, record.seed // APART)  # seeds may be below 0
 
 
 def split(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:

@@ -24,7 +24,7 @@ def costs(numbers: Numbers) -> Section | None:
     figures, tables = [], [_spent(numbers), _success(numbers)]
     for unit in ("queries", "tokens"):
         grid = budgets((r for records in mine.values() for r in records), unit)
-        if len(grid) < 3:
+        if len(grid) < 4:  # every attack is done in a try or two
             continue
         curves = {m: _curves(numbers, mine[m], unit, grid) for m in numbers.models}
         drawn = (_figure(numbers, m, unit, curves[m]) for m in numbers.models)
@@ -95,7 +95,9 @@ def _success(numbers: Numbers) -> Table | None:
     for i, (attack, model) in enumerate(pairs):
         found = [numbers.get("cost_per_success", model=model, attack=attack, unit=unit) for unit in units]
         rows.append(_row(numbers, pairs, i, [_price(metric) for metric in found]))
-    note = "All that an attack spent over the behaviors that fell to it. None fell: more than the number after the >."
+    note = "All that an attack spent over the behaviors that fell to it."
+    if any(cell.text == DASH and cell.sub.startswith(">") for row in rows for cell in row.cells):
+        note += " None fell: more than the number after the >."
     return Table(
         title="Spent on one success",
         columns=_columns(numbers, [UNIT.get(unit, unit) for unit in units]),

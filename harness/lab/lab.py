@@ -204,5 +204,6 @@ def seeds_note(methods: dict[str, Any]) -> str:
         return "One training seed a method: the intervals say nothing about how another seed would come out."
     return (
         f"Each number of a trained method is the mean over its checkpoints (up to {most} training seeds). Its interval "
-        "is that over behaviors, widened by what the seeds differ in beyond chance (two-way clustering)."
+        "is that over behaviors, widened by what the seeds differ in beyond chance (two-way clustering); what a "
+        "behavior costs and the tokens before a refusal are no shares, and keep the one over behaviors."
     )

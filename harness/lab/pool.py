@@ -6,13 +6,11 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from harness.metrics import any_attack, attacked, compute, question
+from harness.metrics import APART, any_attack, attacked, checkpoint, compute, question
 from harness.stats.intervals import over_columns
 from harness.types import Metric, Record, Run
 
 SHOWN = ("asr", "asr_any", "over_refusal", "over_refusal_early", "over_refusal_late", "answered", "helpfulness")
-
-APART = 10**6  # between the seeds of two checkpoints' records; a run's own seeds are far fewer
 
 
 def pool(run: Run, labels: Mapping[str, str]) -> Run:
@@ -50,7 +48,7 @@ def any_by_checkpoint(metric: Metric, records: Sequence[Record]) -> Metric:
     """Whether any attack got an answer, asked of each behavior on each checkpoint."""
     model = metric.group["model"]
     mine = [r for r in records if r.model == model and attacked(r)]
-    return any_attack(model, mine, lambda r: (question(r), r.seed // APART))
+    return any_attack(model, mine, lambda r: (question(r), checkpoint(r)))
 
 
 def place(metric: Metric, labels: Mapping[str, str]) -> tuple[str, str, frozenset[tuple[str, str]]]:
@@ -63,9 +61,10 @@ def place(metric: Metric, labels: Mapping[str, str]) -> tuple[str, str, frozense
 def across(metric: Metric, parts: Sequence[Metric]) -> Metric:
     """A pooled rate with its interval widened by what its checkpoints differ in beyond chance.
 
-    Counts (which bear no bounds), costs and what has a single checkpoint keep the interval over behaviors.
+    Counts and mean costs (which bear no bounds) and what has a single checkpoint keep the interval over behaviors; the
+    cost of a success comes with its own over checkpoints.
     """
-    if metric.name == "cost_per_success":  # no share of anything
+    if metric.name == "cost_per_success":
         return metric
     told = [(part.value, part.n) for part in parts if part.value is not None and part.n]
     if metric.value is None or metric.low is None or metric.high is None or metric.floor is None or len(told) < 2:

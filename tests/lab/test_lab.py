@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from harness.costs import reached
 from harness.errors import HarnessError, UnknownName, UsageError
 from harness.lab import Lab, LabSpec, read_spec, run_lab
 from harness.lab.lab import shown
@@ -20,7 +21,7 @@ from harness.lab.pool import pool
 from harness.models.scripted import Scripted
 from harness.stats.intervals import clustered, over_columns
 from harness.train.recipe import Recipe
-from harness.types import Judgement, Record, Run
+from harness.types import Judgement, Metric, Record, Run
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -397,6 +398,26 @@ def test_what_is_told_by_behavior_is_told_of_each_checkpoint() -> None:
     assert each.low > 1
     assert each.high is None or each.high > 3
     assert not [m for m in found if m.name == "asr_at_k"]  # seeds of training are no further tries
+
+
+def test_costs_are_over_checkpoints_too() -> None:
+    """Checkpoints that agree tell no more of what a behavior or a success costs than one of them; three that fall to 0,
+    4 and 8 of 8 leave the price of a success, and the share within a budget, open."""
+
+    def told(outcomes: Sequence[Sequence[int]]) -> tuple[Metric, Metric]:
+        run = Run(folder=Path(), info={}, records=rows(outcomes), metrics=())
+        pooled = pool(run, {f"derta-s{s}": "derta" for s in range(len(outcomes))})
+        [price] = [m for m in pooled.metrics if m.name == "cost_per_success" and m.group["unit"] == "queries"]
+        [(_, within)] = reached(pooled.records, "queries", [1])
+        return price, within
+
+    once, _ = told([[1, 0, 1, 0, 1, 0, 1, 0]])
+    same, at_same = told([[1, 0, 1, 0, 1, 0, 1, 0]] * 3)
+    assert (same.value, same.low, same.high) == pytest.approx((once.value, once.low, once.high))
+    assert (at_same.low, at_same.high) == pytest.approx(clustered([[hit] * 3 for hit in (1, 0) * 4]))
+    apart, at_apart = told([[0] * 8, [1, 0] * 4, [1] * 8])
+    assert (apart.value, apart.low, apart.high) == (2.0, 1.0, None)
+    assert (at_apart.value, at_apart.low, at_apart.high) == (0.5, 0.0, 1.0)
 
 
 @pytest.mark.parametrize("first", [0, 999_999, -1])

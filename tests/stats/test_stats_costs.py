@@ -64,6 +64,17 @@ def test_cost_of_a_behavior_and_of_a_success() -> None:
     assert not [m for m in found if m.group.get("unit") == "seconds"]  # nobody counted any
 
 
+def test_seeds_that_agree_tell_no_more_of_a_cost_than_one() -> None:
+    once = [record(f"{i}", "complied" if i % 3 else "refused", queries(1 + i)) for i in range(9)]
+    thrice = [replace(r, seed=seed, key=f"{r.key}/{seed}") for r in once for seed in range(3)]
+    for name in ("cost", "cost_per_success"):
+        one, three = (get(costs("m", rows), name, "queries") for rows in (once, thrice))
+        assert three.value == pytest.approx(one.value)
+        assert (three.low, three.high) == pytest.approx(
+            (one.low, one.high), rel=0.01
+        )  # draws that tie, but for rounding
+
+
 def test_without_a_success_a_success_has_no_price_but_a_least_one() -> None:
     price = get(costs("m", [record(f"{i}", "refused", queries(10)) for i in range(20)]), "cost_per_success", "queries")
     # none of 20: the rate is at most 0.161 (Wilson) at 10 queries each, so a success costs 10 / 0.161 = 62 or more
