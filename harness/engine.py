@@ -31,6 +31,7 @@ from harness.plan import (
     Plan,
     check_attacker,
     check_labels,
+    check_names,
     make_judge,
     make_plan,
     open_helper,
@@ -94,6 +95,7 @@ async def run_async(
         if not fresh:
             check_folder(folder, spec, stages)
         purse = Purse(limit=spec.max_cost, prices=spec.prices, spent=0.0 if fresh else earlier_cost(folder))
+        check_names(spec)
         opened = await open_targets(spec, purse)
         stack.push_async_callback(close_all, opened)
         targets = opened[1:] if spec.skip_base else opened

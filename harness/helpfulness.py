@@ -37,21 +37,28 @@ def index(*, defaults: bool) -> Any:
     return TaskManager(include_path=str(folder), include_defaults=defaults)
 
 
+def find(names: Sequence[str]) -> Any:
+    """lm-eval's index of tasks, which knows all of these. Raises UnknownName for a task nobody knows."""
+    hush()
+    with silence():
+        manager = index(defaults=False)
+        if not set(names) <= set(manager.all_tasks):
+            manager = index(defaults=True)
+    for name in names:
+        if name not in manager.all_tasks:
+            raise UnknownName("task", name, manager.all_tasks, hint="see: harness ls tasks")
+    return manager
+
+
 def prepare(names: Sequence[str], *, explicit: bool, logprobs: bool, who: str) -> tuple[dict[str, Any], list[str]]:
     """Loads lm-eval tasks by name, and says which were left out because the model gives no log-probabilities.
 
     Raises UnknownName for a task nobody knows, UsageError for one whose data can't be had or which was asked
     for by name and can't be scored on this model.
     """
-    hush()
-    with silence():
-        manager = index(defaults=False)
-        if not set(names) <= set(manager.all_tasks):
-            manager = index(defaults=True)
+    manager = find(names)
     loaded, notes = {}, []
     for name in names:
-        if name not in manager.all_tasks:
-            raise UnknownName("task", name, manager.all_tasks, hint="see: harness ls tasks")
         try:
             with silence():
                 parts = manager.load([name])["tasks"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from harness import registry
 from harness.config import ATTACKS, TASKS, RunSpec, convert
@@ -16,8 +16,9 @@ from harness.models.costs import Purse
 from harness.models.libraries import hush
 from harness.models.open import open_models
 from harness.models.providers import host_of
+from harness.models.scripted import Scripted
 from harness.models.source import find_adapter
-from harness.types import Attack, Behavior, Expect, Model, sha
+from harness.types import Attack, Behavior, Capability, Expect, Model, sha
 
 T = TypeVar("T")
 
@@ -167,6 +168,25 @@ def make_plan(spec: RunSpec, models: Sequence[Model]) -> Plan:
         part=spec.part(),
         notes=(*dict.fromkeys(note for m in models for note in getattr(m, "notes", ())), *notes, *missing),
     )
+
+
+def check_names(spec: RunSpec) -> None:
+    """Resolves every name of a run as for a model that can do everything: said before weights are loaded.
+
+    The data of lm-eval's tasks is left for later. Raises UsageError, UnknownName or DataError.
+    """
+    from harness.winrate import is_pairwise
+
+    able = Scripted(policy="refuse", can=frozenset(get_args(Capability)))
+    names = [name for name in spelled_out(spec.tasks, TASKS) if not is_pairwise(name)]
+    plan = make_plan(replace(spec, tasks=tuple(name for name in spec.tasks if is_pairwise(name))), [able])
+    check_attacker(plan, able, [] if spec.attacker or spec.skip_base else [able])
+    for name in spec.judge:
+        make_judge(name, spec, able)
+    if names:
+        from harness.helpfulness import find
+
+        find(names)
 
 
 def spelled_out(given: Sequence[str], every: Sequence[str]) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from harness import __version__, registry
 from harness.lab.pool import pool
@@ -29,7 +29,7 @@ from harness.store import locked, read_json, write_json
 from harness.train import trainer
 from harness.train.data import load as load_data
 from harness.train.methods import check_rows
-from harness.types import Capability, Run
+from harness.types import Run
 
 KEPT = ("recipe_sha", "data_sha", "base_sha", "pairs", "pairs_by_part", "positions_by_part", "steps", "tokens_seen",
         "supervised_seen", "seconds", "processes", "device", "refusal_token", "versions")  # fmt: skip
@@ -133,15 +133,11 @@ def check_trials(spec: LabSpec) -> None:
 
 def check_run(spec: LabSpec) -> None:
     """Resolves attacks, sets, tasks and judges before an hour goes into training. Raises UsageError or UnknownName."""
-    from harness.models.scripted import Scripted
-    from harness.plan import check_attacker, make_judge, make_plan
+    from harness.plan import check_names, load_tasks
 
-    able = Scripted(policy="refuse", can=frozenset(get_args(Capability)))  # whatever vLLM can
     asked = spec.outline()
-    plan = make_plan(asked, [able])
-    check_attacker(plan, able, [] if asked.attacker or asked.skip_base else [able])
-    for name in asked.judge:
-        make_judge(name, asked, able)
+    check_names(asked)
+    load_tasks(asked, logprobs=True)
 
 
 def describe(checkpoints: Sequence[Checkpoint]) -> dict[str, Any]:
