@@ -24,11 +24,12 @@ def trained(numbers: Numbers) -> Section | None:
         if not own:
             continue
         pairs = {str(c.get("pairs", DASH)) for c in own}
+        helpful = {str(part(c, "pairs_by_part").get("helpful", 0)) for c in own}
         cells = [
             clean(label) + (" (experimental)" if method.get("experimental") else ""),
             count(len(own)),
             listing(sorted(pairs)),
-            clean(method.get("helpful", DASH)),
+            listing(sorted(helpful)),
             spread(own, "steps"),
             spread(own, "tokens_seen"),
             spread(own, "supervised_seen"),

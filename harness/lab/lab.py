@@ -150,7 +150,7 @@ def describe(checkpoints: Sequence[Checkpoint]) -> dict[str, Any]:
         method = methods.setdefault(
             trial.label,
             {"method": trial.recipe.method, "recipe": trial.recipe.name, "swept": dict(trial.swept),
-             "helpful": trial.recipe.helpful, "experimental": trial.recipe.experimental, "checkpoints": {}},
+             "experimental": trial.recipe.experimental, "checkpoints": {}},
         )  # fmt: skip
         method["checkpoints"][trial.name] = {
             "seed": trial.recipe.seed,

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import __version__
+from harness.models.hub import bare
 from harness.train.data import TrainSet
-from harness.train.recipe import Recipe, find, names
+from harness.train.methods import schedule
+from harness.train.recipe import Recipe, change, find, names
 from harness.train.rows import Item, Pair, rows_of
 from harness.train.state import FILE, make_folder, replace, weights, written
 from harness.types import sha
@@ -28,6 +30,7 @@ def save(
 ) -> dict[str, Any]:
     """Writes everything but the state file, which goes last. Returns the manifest. Every process must call it."""
     moved = weights(loaded)
+    recipe = change(recipe, {"base": bare(recipe.base)})  # an address may hold a login
     manifest = describe(recipe, data, loaded, items, log)
     if loaded.team.rank:
         return manifest
@@ -100,7 +103,7 @@ def describe(
         "base_sha": loaded.base_sha,
         "refusal_token": {"word": recipe.refusal, "id": loaded.encoder.refusal},
         "end_of_turn": loaded.encoder.end,
-        **count(items),
+        **count(seen(recipe, items, len(log))),
         "steps": len(log),
         "tokens_seen": tokens,
         "supervised_seen": sum(step.supervised for step in log),
@@ -116,6 +119,11 @@ def describe(
             "peft": peft.__version__,
         },
     }
+
+
+def seen(recipe: Recipe, items: Sequence[Item], steps: int) -> list[Item]:
+    """The items that some step read: fewer than were drawn where a recipe ends before its first pass does."""
+    return [items[i] for i in sorted({i for step in schedule(recipe, len(items))[:steps] for i in step})]
 
 
 def count(items: Sequence[Item]) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from itertools import count, cycle, islice
 from typing import TypeVar
 
 from harness.errors import DataError, UsageError
+from harness.progress import say
 from harness.train.data import Helpful, TrainSet, Triple
 from harness.train.recipe import HALVED, Recipe
 from harness.train.rows import Encoder, Item, Pair, Row, draw_prefix, first_words, fit
@@ -118,7 +119,7 @@ def take(rows: Sequence[T], n: int, rng: random.Random) -> list[T]:
 
 
 def trim(items: Sequence[Item], block: int) -> list[Item]:
-    """Cuts every row to the block; drops what has no label left."""
+    """Cuts every row to the block; drops what has no label left, and says so."""
     kept: list[Item] = []
     for item in items:
         if isinstance(item, Row):
@@ -129,6 +130,8 @@ def trim(items: Sequence[Item], block: int) -> list[Item]:
             kept.extend([Pair(chosen=chosen, rejected=rejected)] if chosen and rejected else [])
     if not kept:
         raise DataError(f"no row has a label within the first {block} tokens", hint="raise `block` in the recipe")
+    if lost := len(items) - len(kept):
+        say(f"{lost} of {len(items)} rows are left out: no label within the first {block} tokens (`block`)")
     return kept
 
 

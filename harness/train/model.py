@@ -11,16 +11,23 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
+from safetensors import SafetensorError
 
 from harness.errors import DataError, UsageError
 from harness.models.libraries import hush
-from harness.models.weights import fingerprint
+from harness.models.weights import fingerprint, first_line
 from harness.train.pack import Batch, Scorer, pack, register
 from harness.train.recipe import Recipe
 from harness.train.rows import Encoder, Row
 
 if TYPE_CHECKING:
     from harness.train.objective import Sums
+
+SENTENCES = (
+    "The kettle sang while rain fell on the roof of the barn.",
+    "Seven boats came home before the harbour froze.",
+)
+TRAINABLE = "Llama, Mistral, Mixtral, Qwen 2 and 3, Phi-3, Gemma 3, OLMo 2, SmolLM and their like can be"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,9 +165,13 @@ def load(recipe: Recipe, base: str, team: Team) -> Loaded:
     try:
         tokenizer = AutoTokenizer.from_pretrained(base)
         model = read_base(recipe, base, "flash_attention_2" if flash else register(), empty=sharded and team.rank > 0)
-    except (OSError, ValueError) as err:
-        raise DataError(f"{base} can't be loaded as a causal language model: {err}") from err
-    encoder = Encoder(tokenizer, recipe.template, recipe.refusal)
+    except ImportError as err:
+        raise UsageError(f"{base} can't be loaded: {first_line(err)}", hint="harness doctor") from err
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as err:
+        raise DataError(f"{base} can't be loaded as a causal language model: {err}", hint="is it whole?") from err
+    encoder = Encoder(tokenizer, recipe.template, recipe.refusal, block=recipe.block)
+    if not (sharded and team.rank):
+        check_scores(model, encoder)
     if recipe.checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         model.enable_input_require_grads()
@@ -185,6 +196,32 @@ def load(recipe: Recipe, base: str, team: Team) -> Loaded:
     )
 
 
+def check_scores(model: Any, encoder: Encoder) -> None:
+    """Holds the packed losses of two sentences against the model's own logits, one sentence after the other.
+
+    They differ where a model does more than this trainer knows of (logits scaled or capped, capped attention, states
+    that run over from row to row). Raises UsageError then.
+    """
+    read = map(encoder.text, SENTENCES)
+    rows = [encoder.row(ids[:1], ids[1:], "mle", "", ends=False) for ids in read]
+    kind, attention = type(model).__name__, model.config._attn_implementation
+    try:
+        with torch.no_grad():
+            model.set_attn_implementation(register())
+            packed = Scorer(model.eval())(pack(rows))
+            model.set_attn_implementation("eager")
+            alone = [model(input_ids=torch.tensor([row.ids]), use_cache=False).logits[0].float() for row in rows]
+            model.set_attn_implementation(attention)
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError, ImportError) as err:
+        raise UsageError(f"{kind} is not a model that can be trained here: {first_line(err)}", hint=TRAINABLE) from err
+    labels = torch.tensor([label for row in rows for label in row.labels])
+    own = torch.nn.functional.cross_entropy(torch.cat(alone), labels, reduction="none")
+    apart = float((own - packed).abs().mean())
+    if not apart <= (0.2 if model.dtype == torch.bfloat16 else 0.002):  # rounding; bf16 has eight bits
+        why = f"{kind} is not a model that can be trained here: its losses are {apart:.2f} off when rows are packed"
+        raise UsageError(why, hint=TRAINABLE)
+
+
 def cast_inputs(model: Any, cast: bool) -> None:
     """Whether peft makes fp32 of what an adapter's layers read; under autocast that is work for nothing."""
     from peft.tuners.tuners_utils import BaseTunerLayer
@@ -204,7 +241,12 @@ def read_base(recipe: Recipe, base: str, attention: str, *, empty: bool) -> Any:
     low = recipe.precision == "bf16" and recipe.tune == "lora"
     dtype = torch.bfloat16 if low else torch.float32
     if not empty:
-        return AutoModelForCausalLM.from_pretrained(base, dtype=dtype, attn_implementation=attention)
+        model, told = AutoModelForCausalLM.from_pretrained(
+            base, dtype=dtype, attn_implementation=attention, output_loading_info=True
+        )
+        if missing := sorted(told["missing_keys"]):
+            raise DataError(f"{base} lacks {len(missing)} weights, such as {missing[0]}", hint="is it whole?")
+        return model
     from accelerate import init_empty_weights
 
     with init_empty_weights(include_buffers=False):
@@ -214,8 +256,9 @@ def read_base(recipe: Recipe, base: str, attention: str, *, empty: bool) -> Any:
 
 
 def add_adapter(model: Any, recipe: Recipe) -> Any:
-    """A LoRA adapter on the named layers, the same for the same seed."""
+    """A LoRA adapter on the named layers, the same for the same seed. Raises UsageError for layers it can't be on."""
     from peft import LoraConfig, get_peft_model
+    from peft.tuners.tuners_utils import BaseTunerLayer
 
     torch.manual_seed(recipe.seed)
     config = LoraConfig(
@@ -227,9 +270,13 @@ def add_adapter(model: Any, recipe: Recipe) -> Any:
         task_type="CAUSAL_LM",
     )
     try:
-        return get_peft_model(model, config)
+        adapted = get_peft_model(model, config)
     except ValueError as err:
         raise UsageError(f"the adapter does not fit this model: {err}", hint="set lora_targets in the recipe") from err
+    if isinstance(model.get_output_embeddings(), BaseTunerLayer):
+        why = "lora_targets names the output head, whose adapter would not be trained"
+        raise UsageError(why, hint="leave it out, or use tune: full")
+    return adapted
 
 
 def shard(scorer: Scorer, recipe: Recipe, team: Team) -> None:

@@ -278,7 +278,7 @@ def shape_of(base: str) -> Shape:
         )
     try:
         return shape(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, KeyError, TypeError) as err:
+    except (ValueError, KeyError, TypeError, AttributeError) as err:
         why = f"{path} does not tell the sizes of a model that a dry run knows: {err!r}"
         raise UsageError(why, hint="train without --dry-run, and watch its progress bar") from err
 

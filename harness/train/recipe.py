@@ -117,6 +117,8 @@ def check(name: str, value: object, method: str) -> None:
         raise UsageError(f"recipe setting {name!r} must be a number above 0, not {value!r}")
     if name in NOT_NEGATIVE and number < 0:
         raise UsageError(f"recipe setting {name!r} must be 0 or more, not {value!r}")
+    if name == "seed" and abs(number) >= 2**40:
+        raise UsageError(f"recipe setting 'seed' must be below {2**40}, not {value!r}")
     if name in SHARES and not 0 <= number <= 1:
         raise UsageError(f"recipe setting {name!r} is a share from 0 to 1, not {value!r}")
     if name in ("beta1", "beta2") and not 0 <= number < 1:
@@ -165,7 +167,7 @@ def change(recipe: Recipe, values: dict[str, Any]) -> Recipe:
     ready = {}
     for key, value in values.items():
         if key not in known:
-            raise UnknownName("recipe setting", key, known)
+            raise UnknownName("recipe setting", str(key), known)
         ready[key] = cast(key, value, hints[key])
     return replace(recipe, **ready)
 
@@ -185,6 +187,10 @@ def cast(key: str, value: Any, kind: Any) -> Any:
             return tuple(map(str, value))
     except (TypeError, ValueError, OverflowError, KeyError) as err:
         raise UsageError(f"recipe setting {key!r} can't be {value!r}") from err
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise UsageError(
+            f"recipe setting {key!r} can't be {value!r}", hint=f"a text, in quotes where YAML: {key}: 'No'"
+        )
     choices = get_args(kind)
     if choices and value not in choices:
         raise UnknownName(f"value of recipe setting {key!r}:", str(value), choices)

@@ -66,8 +66,10 @@ def refusal_token(tokenizer: Any, word: str = "Sorry") -> int:
 class Encoder:
     """Turns requests and replies into ids under a chat template, or under the paper's `[INST]` form."""
 
-    def __init__(self, tokenizer: Any, template: Template = "chat", refusal: str = "Sorry") -> None:
-        self.tokenizer, self.template = tokenizer, template
+    def __init__(
+        self, tokenizer: Any, template: Template = "chat", refusal: str = "Sorry", *, block: int | None = None
+    ) -> None:
+        self.tokenizer, self.template, self.block = tokenizer, template, block
         self.refusal = refusal_token(tokenizer, refusal)
         self.end = self.end_of_turn()
 
@@ -75,15 +77,19 @@ class Encoder:
         """The token that closes a reply: read off the chat template, else the end of text. Raises UsageError."""
         if self.template == "chat":
             turns = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "@@"}]
+            from jinja2 import TemplateError
+
             try:
                 whole = self.tokenizer.apply_chat_template(turns, tokenize=False)
-            except ValueError as err:
-                why = "the base has no chat template"
+            except (ValueError, TemplateError) as err:
+                why = f"the base has no chat template for a question and its answer: {err}"
                 raise UsageError(why, hint="train it in the paper's form: --set template=inst") from err
             tail = whole.rpartition("@@")[2].strip()
             ids = self.text(tail)
             if ids:
                 return ids[0]
+        if self.tokenizer.eos_token_id is None:
+            raise UsageError("the tokenizer has no end-of-text token to end replies with", hint="name one in its files")
         return int(self.tokenizer.eos_token_id)
 
     def text(self, text: str) -> list[int]:
@@ -127,9 +133,9 @@ class Encoder:
         return self.relabel(self.row(context, self.text(triple.violating), "rto", triple.id), keep, rng)
 
     def relabel(self, row: Row, keep: float, rng: random.Random) -> Row:
-        """Puts the refusal token in the place of every label, then keeps `keep` of them, at least one."""
-        places = [i for i, label in enumerate(row.labels) if label != IGNORE]
-        kept = set(rng.sample(places, max(1, round(keep * len(places)))))
+        """Puts the refusal token in the place of every label in the block, then keeps `keep` of them, at least one."""
+        places = [i for i, label in enumerate(row.labels[: self.block]) if label != IGNORE]
+        kept = set(rng.sample(places, min(len(places), max(1, round(keep * len(places))))))
         labels = tuple(self.refusal if i in kept else IGNORE for i in range(len(row.ids)))
         return Row(ids=row.ids, labels=labels, part="rto", source=row.source)
 

@@ -68,7 +68,7 @@ def resume(
         payload = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (OSError, RuntimeError, EOFError, UnpicklingError) as err:
         raise DataError(f"{path} is broken or can't be read", hint=f"remove it to start over: rm {path}") from err
-    if payload["fingerprint"] != fingerprint(recipe, data):
+    if not isinstance(payload, dict) or payload.get("fingerprint") != fingerprint(recipe, data):
         raise UsageError(
             f"{folder} holds an unfinished run of another recipe or other data",
             hint=f"name another folder, or start over: rm {path}",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import DataError, UsageError
+from harness.models.hub import bare
 from harness.train.data import load as load_data
 from harness.train.methods import WITHOUT_RTO, check_rows
 from harness.train.recipe import Recipe
@@ -110,7 +111,11 @@ def deciding(recipe: dict[str, Any]) -> dict[str, Any]:
 
 
 def locate(base: str) -> str:
-    """The local folder of a base checkpoint, by its name, its folder or its hub id."""
+    """The local folder of a base checkpoint, by name, folder or hub id. Raises UsageError for an adapter."""
     from harness.models.source import locate as find
 
-    return str(find(base))
+    folder = find(base)
+    if (folder / "adapter_config.json").exists():
+        hint = "train from whole weights, which `harness merge` makes of an adapter and its base"
+        raise UsageError(f"{bare(base)} is an adapter", hint=hint)
+    return str(folder)

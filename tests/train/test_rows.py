@@ -112,3 +112,13 @@ def test_prefixes_are_empty_in_a_third_and_uniform_over_words_else() -> None:
     rng = random.Random(0)
     drawn = [draw_prefix("one two three", 1 / 3, rng) for _ in range(9000)]
     assert [drawn.count(k) / 9000 for k in range(4)] == pytest.approx([1 / 3, 2 / 9, 2 / 9, 2 / 9], abs=0.02)
+
+
+def test_the_share_of_positions_that_rto_keeps_is_of_those_in_the_block(chars: Any) -> None:
+    """Drawn before the cut, a long reply would often keep nothing."""
+    triple = Triple(id="t", request="q", safe="Sorry", violating="the coin is in the sleeve " * 20)
+    encoder = Encoder(chars, block=40)
+    for seed in range(50):
+        row = fit(encoder.rto(triple, 0.0, random.Random(seed)), 40)
+        assert row is not None
+        assert row.supervised == 1
