@@ -41,6 +41,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "reply": ("response", "answer", "reply", "completion", "generation", "output", "model_output", "model_response"),
     "request": ("question", "goal", "behavior", "request", "forbidden_prompt", "instruction", "query", "Behavior"),
     "prompt": ("prompt", "attack_prompt", "jailbreak_prompt", "adversarial_prompt", "test_case", "jailbreak", "input"),
+    "prefill": ("prefill",),  # what was put into the model's mouth, which the reply goes on from
     "label": ("label", "jailbroken", "is_jailbroken", "is_jailbreak", "human", "human_label", "unsafe", "verdict"),
     "label2": ("label2", "second_label"),
     "id": ("id", "behavior_id", "BehaviorID", "index", "Index"),
@@ -184,6 +185,7 @@ class Columns:
         return make(
             request=asked,
             prompt=prompt or asked,
+            prefill=text(self.get(row, "prefill")),
             reply=self.get(row, "reply"),
             label=human_label(self.get(row, "label")),
             label2=human_label(self.get(row, "label2")),
