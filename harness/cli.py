@@ -140,7 +140,7 @@ def cli() -> None:
 @click.option("--out", type=click.Path(path_type=Path), help="run folder [runs/MODEL-HASH]")
 @click.option("--fresh", is_flag=True, help="forget what the run folder holds and start over")
 @click.option("--quiet", is_flag=True, help="no progress on the terminal")
-@settings_as_options
+@settings_as_options()
 def run(config: Path | None, out: Path | None, fresh: bool, quiet: bool, **flags: Any) -> None:
     """Attack, judge and measure a model; write records, metrics and a report.
 
