@@ -73,12 +73,13 @@ def read(path: str | Path, format: str = "", *, questions: str | Path = "") -> I
     return _chain(first, found)
 
 
-def located(path: str | Path) -> Path:
-    """A file or folder, or the bundled file of that name. Raises DataError when there is none."""
+def located(path: str | Path, hint: str = "") -> Path:
+    """A file or folder, or the bundled file of that name. Raises DataError, with a `hint`, when there is none."""
     found = Path(path).expanduser()
     found = found if found.exists() else BUNDLED.get(str(path), found)
     if not found.exists():
-        raise DataError(f"{path} does not exist", hint=f"a file, a run folder, or bundled: {', '.join(BUNDLED)}")
+        hint = hint or f"a file, a run folder, or bundled: {', '.join(BUNDLED)}"
+        raise DataError(f"{path} does not exist", hint=hint)
     return found
 
 

@@ -35,6 +35,7 @@ def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
         (["ls", "atacks"], "did you mean 'attacks'"),
         (["gate", "--candidate", "/nowhere"], "not a run folder"),
         (["score", "/nowhere.json"], "does not exist"),
+        (["winrate", "/a.json", "/b.json", "--judge-model", "x"], "exist\n  a file of requests and replies"),
         (["train"], "name a method or a recipe"),
         (["lab", "nope"], "error: nope: No such file"),
         (["run", "--model", "scripted:comply?concurrency=-1"], "concurrency='-1' of a scripted model"),
