@@ -202,7 +202,7 @@ def report(folder: Path, labels: Path | None, method: typing.Literal["ppi", "rog
 @cli.command()
 @click.argument("what", required=False)
 def ls(what: str | None) -> None:
-    """List models, attacks, judges or tasks, with a line on each.
+    """List attacks, judges, tasks, models or recipes, with a line on each.
 
     \b
     harness ls

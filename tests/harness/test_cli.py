@@ -84,6 +84,13 @@ def test_an_unexpected_error_is_no_verdict(
     assert told in capsys.readouterr().err
 
 
+def test_help_of_ls_names_every_list() -> None:
+    from harness.cli import ls
+    from harness.listing import KINDS
+
+    assert all(kind in (ls.help or "").partition("\n")[0] for kind in (*KINDS, "models", "recipes"))
+
+
 @pytest.mark.parametrize("arguments", [["ls"], ["--help"], ["report", "/nowhere"]])
 def test_a_closed_pipe_is_no_verdict(arguments: list[str]) -> None:
     read, write = os.pipe()
