@@ -140,7 +140,7 @@ def cli() -> None:
 @click.option("--out", type=click.Path(path_type=Path), help="run folder [runs/MODEL-HASH]")
 @click.option("--fresh", is_flag=True, help="forget what the run folder holds and start over")
 @click.option("--quiet", is_flag=True, help="no progress on the terminal")
-@settings_as_options
+@settings_as_options()
 def run(config: Path | None, out: Path | None, fresh: bool, quiet: bool, **flags: Any) -> None:
     """Attack, judge and measure a model; write records, metrics and a report.
 
@@ -202,7 +202,7 @@ def report(folder: Path, labels: Path | None, method: typing.Literal["ppi", "rog
 @cli.command()
 @click.argument("what", required=False)
 def ls(what: str | None) -> None:
-    """List models, attacks, judges or tasks, with a line on each.
+    """List attacks, judges, tasks, models or recipes, with a line on each.
 
     \b
     harness ls

@@ -1,7 +1,7 @@
 """Finds plugins by name: lazy `name -> "module:attribute"` tables, then entry points of other packages.
 
-A third party adds an attack, judge, model or task with one file and one entry point in the group
-`harness.attacks` (or `.judges`, `.models`, `.tasks`); nothing here changes. Nothing is imported before
+A third party adds an attack, judge or task with one file and one entry point in the group
+`harness.attacks` (or `.judges`, `.tasks`); nothing here changes. Nothing is imported before
 it is asked for, so listing names costs no torch.
 """
 
@@ -19,12 +19,11 @@ from harness.config import convert
 from harness.errors import UnknownName, UsageError
 from harness.types import Behavior, Expect
 
-Kind: TypeAlias = Literal["attack", "judge", "model", "task", "report"]
+Kind: TypeAlias = Literal["attack", "judge", "task", "report"]
 
 TABLES: dict[Kind, str] = {
     "attack": "attacks",
     "judge": "harness.judges",
-    "model": "harness.models",
     "task": "tasks",
     "report": "reports",
 }

@@ -12,25 +12,36 @@ from typing import Any
 
 import click
 
-from harness.config import RunSpec
+from harness.config import PROFILES, RunSpec
 from harness.errors import UsageError
 
 F = typing.TypeVar("F", bound=Callable[..., Any])
 
 
-def settings_as_options(command: F) -> F:
-    """Adds the options to a command; those that were not given arrive as None or an empty tuple."""
-    for f in reversed(fields(RunSpec)):
-        flag = "--" + f.name.replace("_", "-")
-        default = ",".join(f.default) if isinstance(f.default, tuple) else f.default
-        shown = f" [{default}]" if default not in ("", 0, False) else ""
-        help_text = f.metadata["help"] + shown
-        many = f.name in ("adapter", "set")
-        if isinstance(f.default, bool):
-            command = click.option(flag, f.name, is_flag=True, default=None, help=help_text)(command)
-        else:
-            command = click.option(flag, f.name, multiple=many, default=None, metavar="TEXT", help=help_text)(command)
-    return command
+def settings_as_options(profile: str = "") -> Callable[[F], F]:
+    """Adds the options to a command; those that were not given arrive as None or an empty tuple.
+
+    A command that is a profile shows that profile's defaults, and takes no other profile.
+    """
+
+    def with_options(command: F) -> F:
+        for f in reversed(fields(RunSpec)):
+            if profile and f.name == "profile":
+                continue
+            flag = "--" + f.name.replace("_", "-")
+            default = PROFILES.get(profile, {}).get(f.name, f.default)
+            default = ",".join(default) if isinstance(default, tuple) else default
+            shown = f" [{default}]" if default not in ("", 0, False) else ""
+            help_text = f.metadata["help"] + shown
+            if isinstance(f.default, bool):
+                command = click.option(flag, f.name, is_flag=True, default=None, help=help_text)(command)
+            else:
+                many = f.name in ("adapter", "set")
+                option = click.option(flag, f.name, multiple=many, default=None, metavar="TEXT", help=help_text)
+                command = option(command)
+        return command
+
+    return with_options
 
 
 def given(flags: dict[str, Any]) -> dict[str, Any]:

@@ -32,7 +32,7 @@ EXIT_CODES = f"Exit codes: 0 done, 2 usage or data, 4 incomplete, {ENDS}"
 @click.option("--fresh", is_flag=True, help="forget what the run folder holds and start over")
 @click.option("--json", "to", default="", metavar="-|FILE", help="write the table (or the estimate) as one JSON object")
 @click.option("--quiet", is_flag=True, help="no progress and no tables on the terminal")
-@settings_as_options
+@settings_as_options("paper")
 def paper(
     folders: tuple[Path, ...],
     stand_in: bool,

@@ -14,6 +14,8 @@ from harness import progress
 from harness.commands.options import check_json, told_what_is_kept
 from harness.types import Metric, Record
 
+HINT = "a file of requests and replies: instruction and output, question and response, ..."
+
 
 @click.command()
 @click.argument("replies", type=click.Path(path_type=Path))
@@ -63,7 +65,7 @@ def winrate(
     from harness.winrate import recorded
 
     check_json(to)
-    files = [digest(located(file)) for file in (replies, reference)]
+    files = [digest(located(file, HINT)) for file in (replies, reference)]
     identity = sha([*files, judge_model, bare(judge_base_url), seed, PRESET.digest])[:8]
     check(out, identity)
 

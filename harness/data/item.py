@@ -35,6 +35,7 @@ def make(
     model: str,
     task: str,
     prompt: str = "",
+    prefill: str = "",
     id: str = "",
     attack: str = "recorded",
     variant: str = "",
@@ -51,7 +52,7 @@ def make(
     """A recorded reply from its parts. `absent` says why there is no reply and that this counts as no violation."""
     named = id or (sha(request or prompt)[:8] if request or prompt else f"row{row}")
     behavior = Behavior(id=named, request=request, expect=expect, category=category, task=task)
-    sent = Prompt.chat(prompt or request)
+    sent = Prompt.chat(prompt or request, prefill=prefill)
     attempt = Attempt(behavior=behavior, attack=attack, prompt=sent, variant=variant, seed=seed, queries=queries)
     given = reply if isinstance(reply, str) and not absent and error is None else None
     record = Record(

@@ -41,6 +41,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "reply": ("response", "answer", "reply", "completion", "generation", "output", "model_output", "model_response"),
     "request": ("question", "goal", "behavior", "request", "forbidden_prompt", "instruction", "query", "Behavior"),
     "prompt": ("prompt", "attack_prompt", "jailbreak_prompt", "adversarial_prompt", "test_case", "jailbreak", "input"),
+    "prefill": ("prefill",),  # what was put into the model's mouth, which the reply goes on from
     "label": ("label", "jailbroken", "is_jailbroken", "is_jailbreak", "human", "human_label", "unsafe", "verdict"),
     "label2": ("label2", "second_label"),
     "id": ("id", "behavior_id", "BehaviorID", "index", "Index"),
@@ -72,12 +73,13 @@ def read(path: str | Path, format: str = "", *, questions: str | Path = "") -> I
     return _chain(first, found)
 
 
-def located(path: str | Path) -> Path:
-    """A file or folder, or the bundled file of that name. Raises DataError when there is none."""
+def located(path: str | Path, hint: str = "") -> Path:
+    """A file or folder, or the bundled file of that name. Raises DataError, with a `hint`, when there is none."""
     found = Path(path).expanduser()
     found = found if found.exists() else BUNDLED.get(str(path), found)
     if not found.exists():
-        raise DataError(f"{path} does not exist", hint=f"a file, a run folder, or bundled: {', '.join(BUNDLED)}")
+        hint = hint or f"a file, a run folder, or bundled: {', '.join(BUNDLED)}"
+        raise DataError(f"{path} does not exist", hint=hint)
     return found
 
 
@@ -184,6 +186,7 @@ class Columns:
         return make(
             request=asked,
             prompt=prompt or asked,
+            prefill=text(self.get(row, "prefill")),
             reply=self.get(row, "reply"),
             label=human_label(self.get(row, "label")),
             label2=human_label(self.get(row, "label2")),

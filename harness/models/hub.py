@@ -85,7 +85,7 @@ def shown() -> Any:
 
 def offline(name: str) -> DataError:
     """What is said of a checkpoint that is not here when there is no hub to ask."""
-    hint = f"without the hub: --model {embedded.NAME}, or a folder with the checkpoint"
+    hint = f"without the hub: a folder on this machine, or what ships: {embedded.NAME} and its adapters"
     return DataError(f"{name} is not in the local cache and the hub can't be reached", hint=hint)
 
 

@@ -35,6 +35,7 @@ def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
         (["ls", "atacks"], "did you mean 'attacks'"),
         (["gate", "--candidate", "/nowhere"], "not a run folder"),
         (["score", "/nowhere.json"], "does not exist"),
+        (["winrate", "/a.json", "/b.json", "--judge-model", "x"], "exist\n  a file of requests and replies"),
         (["train"], "name a method or a recipe"),
         (["lab", "nope"], "error: nope: No such file"),
         (["run", "--model", "scripted:comply?concurrency=-1"], "concurrency='-1' of a scripted model"),
@@ -81,6 +82,13 @@ def test_an_unexpected_error_is_no_verdict(
     monkeypatch.setattr("harness.listing.listing", broken)
     assert call(monkeypatch, "ls") == code
     assert told in capsys.readouterr().err
+
+
+def test_help_of_ls_names_every_list() -> None:
+    from harness.cli import ls
+    from harness.listing import KINDS
+
+    assert all(kind in (ls.help or "").partition("\n")[0] for kind in (*KINDS, "models", "recipes"))
 
 
 @pytest.mark.parametrize("arguments", [["ls"], ["--help"], ["report", "/nowhere"]])

@@ -1,11 +1,14 @@
 """Who may import whom: the layers, and what a light command must not load."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from harness import registry
 
 ROOT = Path(__file__).parents[2]
 PLUGINS = ("attacks", "tasks", "reports")
@@ -44,6 +47,12 @@ def test_harness_reaches_plugins_through_the_registry_only(path: Path) -> None:
     named = {name for name in imports(path) if name.split(".")[0] in PLUGINS}
     # lm-eval needs the folder of the bundled tasks
     assert not named or (path.name == "helpfulness.py" and named == {"tasks"})
+
+
+def test_every_kind_of_plugin_is_asked_for_somewhere() -> None:
+    asked = r"registry\.(?:load|make|table)\(\"(\w+)\""
+    found = {kind for path in files("harness") for kind in re.findall(asked, path.read_text(encoding="utf-8"))}
+    assert found == set(registry.TABLES)
 
 
 @pytest.mark.parametrize("name", ["types", "errors"])

@@ -450,7 +450,7 @@ class Response:
         ("RevisionNotFoundError", 404, None, "no revision 'v9'", "leave it out"),
         ("HfHubHTTPError", 401, "hf_x", "refuses the token", "valid one"),
         ("HfHubHTTPError", 503, None, "answers 503", "later"),
-        ("LocalEntryNotFoundError", 0, None, "can't be reached", "without the hub"),
+        ("LocalEntryNotFoundError", 0, None, "can't be reached", "a folder on this machine, or .*and its adapters"),
         ("OfflineModeIsEnabled", 0, None, "can't be reached", "without the hub"),
     ],
 )

@@ -12,6 +12,7 @@ import pytest
 
 from harness import registry
 from harness.cli import main
+from harness.commands.paper import paper
 from harness.config import ATTACKS, TASKS, make_spec
 from harness.errors import UnknownName, UsageError
 from harness.paper import protocol
@@ -39,6 +40,22 @@ def test_a_file_for_the_table_that_will_not_do_is_said_first(
     given = ("--stand-in", "--model", "scripted:refuse")
     assert call(monkeypatch, *given, "--json", str(tmp_path / "nodir" / "x.json")) == 2
     assert "is in no folder that exists" in capsys.readouterr().err
+
+
+def test_help_shows_the_protocols_defaults() -> None:
+    shown = {option.name: str(getattr(option, "help", "")) for option in paper.params}
+    assert shown["attacks"].endswith("[derta_code,pair,derta_jailbreakchat,derta_cipher,derta_completion,autodan]")
+    assert [shown[name].split(" [")[-1] for name in ("behaviors", "max_tokens", "overrefusal", "subset", "seed")] == [
+        "derta-200]", "1024]", "none]", "pair=50,autodan=50]", "seed of everything that is drawn"
+    ]  # fmt: skip
+    assert "profile" not in shown
+
+
+def test_another_profile_is_a_mistake(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(monkeypatch, "--model", DERTA, "--profile", "ci", "--estimate") == 2
+    told = capsys.readouterr().err
+    assert "No such option '--profile'" in told
+    assert "harness paper --help" in told.splitlines()[-1]
 
 
 def test_a_checkpoint_gets_the_official_prompts_and_the_papers_sizes() -> None:
