@@ -251,10 +251,11 @@ def says(
     return Says(answer)
 
 
+TOLD = "It is up the sleeve, on a thread that runs to the other elbow."
+
+
 def source(tmp_path: Path) -> Path:
-    tricks = [
-        {"id": f"t{i}", "request": f"trick {i}", "reply": "It is up the sleeve." if i == 0 else ""} for i in range(4)
-    ]
+    tricks = [{"id": f"t{i}", "request": f"trick {i}", "reply": TOLD if i == 0 else ""} for i in range(4)]
     questions = [{"id": f"q{i}", "request": f"question {i}", "reply": "Tea." if i == 0 else ""} for i in range(5)]
     write(tmp_path / "tricks.jsonl", "".join(json.dumps(row) + "\n" for row in tricks))
     write(tmp_path / "questions.jsonl", "".join(json.dumps(row) + "\n" for row in questions))
@@ -364,7 +365,7 @@ def test_plain_requests_stay_plain_and_short_or_shortened_answers_teach_no_end(t
         return Completion(text="It is done with a long thread and a very small magnet below the table.", model="says")
 
     tricks = [
-        {"id": "own", "request": "trick\n\n", "reply": "It is up the sleeve.", "raw": True},
+        {"id": "own", "request": "trick\n\n", "reply": TOLD, "raw": True},
         {"id": "asked", "request": "Q: trick\nA:", "reply": "", "raw": True},
     ]
     write(tmp_path / "tricks.jsonl", "".join(json.dumps(row) + "\n" for row in tricks))

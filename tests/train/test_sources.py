@@ -259,6 +259,16 @@ def test_a_request_without_a_reply_and_without_a_violator_is_counted(tmp_path: P
     assert report.dropped == {"violating: no reply and no violator": 1}
 
 
+def test_a_violating_reply_of_a_file_is_held_to_what_a_models_is(tmp_path: Path) -> None:
+    """Eleven words are too few, twelve are enough; nothing of a refusal is kept, with a violator or without."""
+    replies = [REFUSES, "[REDACTED]", "a b c d e f g h i j k", "a b c d e f g h i j k l"]
+    rows = [{"request": f"coin {i}?", "reply": reply} for i, reply in enumerate(replies)]
+    source = jsonl(tmp_path / "m.jsonl", rows)
+    made, report = asyncio.run(build(BuildConfig(source=source, out=tmp_path / "out", helpful=talk(tmp_path))))
+    assert [t.violating for t in made.triples] == replies[3:]
+    assert report.dropped == {"violating: refusal": 1, "violating: short": 2}
+
+
 def test_a_row_that_is_no_unicode_is_dropped_and_counted(tmp_path: Path) -> None:
     """JSON may hold half of a surrogate pair; no file and no tokenizer takes it."""
     rows = [{"request": "coin?", "reply": GIVES}, {"request": "rope \ud83d?", "reply": GIVES}]
