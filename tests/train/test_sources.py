@@ -189,6 +189,18 @@ def test_conversations_give_their_first_exchange(tmp_path: Path) -> None:
     assert dropped == {"helpful: empty": 1, "helpful: refusal": 1}
 
 
+def test_a_turn_in_parts_is_the_text_of_its_parts(tmp_path: Path) -> None:
+    """What holds an image, a number or nothing is no text, and never Python's spelling of it."""
+    image = {"type": "image_url", "image_url": {"url": "data:,"}}
+    says = [[{"type": "text", "text": "Why "}, {"type": "text", "text": "tea?"}], ["Why", " tea?"],
+            [image, {"type": "text", "text": "Why?"}], [image], [], [{"type": "text"}], 7,
+            {"text": "Why tea?"}]  # fmt: skip
+    rows = [{"messages": [{"role": "user", "content": each}, {"role": "assistant", "content": "So."}]} for each in says]
+    found, dropped = pairs(jsonl(tmp_path / "talk.jsonl", rows))
+    assert [row["request"] for row in found] == ["Why tea?"] * 3
+    assert dropped == {"helpful: empty": 5}
+
+
 def test_a_draw_keeps_the_order_and_repeats_itself() -> None:
     rows = [{"id": str(i)} for i in range(50)]
     one, two = (drawn(rows, 10, random.Random(1)) for _ in range(2))
