@@ -236,7 +236,7 @@ async def refused(
     A reply of the source that does not open with that word is replaced: the word is what is learned.
     """
     rng = random.Random(config.seed)
-    own = [t.safe if t.safe.startswith(config.refusal) else "" for t in triples]
+    own = [t.safe if opens(t.safe, config.refusal) else "" for t in triples]
     texts: list[str | None] = [safe or rng.choice(TEMPLATES[config.templates]) for safe in own]
     if refuser:
         system = f'Refuse politely in one or two sentences. Begin with "{config.refusal}".'
@@ -247,10 +247,19 @@ async def refused(
             texts[i] = None if reply is None else reply.text.strip() if reply.finish == "stop" else ""
     kept = []
     for triple, text in zip(triples, texts, strict=True):
-        if text is not None and not dropped(report, "safe: no refusal", not (text and text.startswith(config.refusal))):
+        if text is not None and not dropped(report, "safe: no refusal", not (text and opens(text, config.refusal))):
             kept.append(Triple(id=triple.id, request=triple.request, safe=text, violating=triple.violating,
                                source=triple.source, raw=triple.raw))  # fmt: skip
     return kept
+
+
+def opens(text: str, word: str) -> bool:
+    """Whether a text opens with this word, and not with a longer one that begins like it.
+
+    Only a letter that comes small and large goes on with a word: scripts without such may set no space between words.
+    """
+    after = text[len(word) : len(word) + 1]
+    return text.startswith(word) and not (word[-1:].isalpha() and after.lower() != after.upper())
 
 
 async def answered(rows: Sequence[Row], helper: Model | None, config: BuildConfig, report: Report) -> list[Helpful]:

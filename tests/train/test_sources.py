@@ -264,6 +264,21 @@ def test_a_safe_reply_of_the_source_that_opens_with_the_word_is_kept(tmp_path: P
     assert made.triples[1].safe in SAFE
 
 
+@pytest.mark.parametrize(("word", "safe", "kept"), [
+    ("No", "No, I keep it.", True), ("No", "No", True), ("No", "Nothing could be easier.", False),
+    ("I", "I'm not telling.", True), ("Sorry,", "Sorry,but no.", True), ("对不起", "对不起我不能说。", True),
+    ("Nein", "Neinsager sagen es.", False), ("No", "Oh no.", False),
+])  # fmt: skip
+def test_a_safe_reply_opens_with_the_whole_refusal_word(word: str, safe: str, kept: bool, tmp_path: Path) -> None:
+    """A model's that does not is dropped; in the place of the source's own a model is asked."""
+    rows = [{"request": "coin?", "reply": GIVES}, {"request": "rope?", "reply": GIVES, "safe": safe}]
+    source = jsonl(tmp_path / "m.jsonl", rows)
+    config = BuildConfig(source=source, out=tmp_path / "out", helpful=talk(tmp_path), refusal=word)
+    made, report = asyncio.run(build(config, refuser=Tells({"coin?": safe, "rope?": word})))
+    assert [t.safe for t in made.triples] == ([safe, safe] if kept else [word])
+    assert report.dropped == ({} if kept else {"safe: no refusal": 1})
+
+
 def test_a_request_without_a_reply_and_without_a_violator_is_counted(tmp_path: Path) -> None:
     rows = [{"request": "coin?"}, {"request": "rope?", "reply": GIVES}]
     source = jsonl(tmp_path / "m.jsonl", rows)
@@ -409,6 +424,17 @@ def test_the_command_says_that_a_model_answers_nothing(
     given = ["--source", source, "--out", tmp_path / "out", "--helpful", *talk(tmp_path)]
     assert command(monkeypatch, *given, f"--{role}", "scripted:error") == 2
     assert "reply came from scripted:error: 2 of 2 requests failed" in capsys.readouterr().err
+
+
+class Tells(Scripted):
+    """A model that gives each request its own reply."""
+
+    def __init__(self, told: dict[str, str]) -> None:
+        super().__init__(policy="comply")
+        self.told = told
+
+    async def generate(self, prompt: Prompt, sampling: Sampling) -> Completion:
+        return Completion(text=self.told[prompt.last], model=self.name)
 
 
 class Breaks(Scripted):
