@@ -222,6 +222,19 @@ def test_an_unknown_set_lists_the_bundled_ones(tmp_path: Path) -> None:
     assert "magic" in caught.value.hint
 
 
+@pytest.mark.parametrize("here", [".", "..", "magic/.."])
+def test_a_path_is_the_users_own_folder_and_none_of_the_package(
+    here: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "magic").mkdir()
+    monkeypatch.chdir(tmp_path / "magic" if here == ".." else tmp_path)
+    with pytest.raises(DataError, match=r"triples\.jsonl") as caught:
+        load(here)
+    assert str(HOME) not in f"{caught.value} {caught.value.hint}"
+    save(tmp_path, made("a"), {})
+    assert load(here) == made("a")
+
+
 class Says:
     """A model that answers every prompt by a rule."""
 
