@@ -18,6 +18,7 @@ from harness.errors import HarnessError, UnknownName, UsageError
 from harness.lab import Lab, LabSpec, read_spec, run_lab
 from harness.lab.lab import shown
 from harness.lab.pool import pool
+from harness.metrics import compute
 from harness.models.scripted import Scripted
 from harness.stats.intervals import clustered, over_columns
 from harness.train.recipe import Recipe
@@ -418,6 +419,30 @@ def test_costs_are_over_checkpoints_too() -> None:
     apart, at_apart = told([[0] * 8, [1, 0] * 4, [1] * 8])
     assert (apart.value, apart.low, apart.high) == (2.0, 1.0, None)
     assert (at_apart.value, at_apart.low, at_apart.high) == (0.5, 0.0, 1.0)
+
+
+def test_the_length_controlled_win_rate_is_over_checkpoints_too() -> None:
+    """Checkpoints that win every other comparison leave its interval alone; of 1, 5 and 9 in ten they open it."""
+
+    def told(wins: Sequence[int]) -> tuple[Metric, Metric]:
+        records = tuple(
+            Record(
+                key=f"{s}/{b}", model=f"derta-s{s}", task="open", behavior=str(b), expect="comply", attack="",
+                judgements=(Judgement(judge="pairwise", label="correct" if b % 10 < of else "wrong", longer=b % 7),),
+            )
+            for s, of in enumerate(wins) for b in range(60)
+        )  # fmt: skip
+        labels = {f"derta-s{s}": "derta" for s in range(len(wins))}
+        pooled = pool(Run(folder=Path(), info={}, records=records, metrics=()), labels)
+        [over] = [m for m in pooled.metrics if m.name == "win_rate_lc"]
+        [plain] = [m for m in compute(pooled.records) if m.name == "win_rate_lc"]
+        return over, plain
+
+    over, plain = told([5, 5, 5])
+    assert (over.low, over.high) == pytest.approx((plain.low, plain.high))
+    over, plain = told([1, 5, 9])
+    assert over.value == plain.value
+    assert (over.low, over.high) == (0.0, 1.0)
 
 
 @pytest.mark.parametrize("first", [0, 999_999, -1])
