@@ -18,8 +18,10 @@ from harness.errors import HarnessError, UnknownName, UsageError
 from harness.lab import Lab, LabSpec, read_spec, run_lab
 from harness.lab.lab import shown
 from harness.lab.pool import pool
+from harness.labels import Carried, carry, keep
 from harness.metrics import compute
 from harness.models.scripted import Scripted
+from harness.stats.correction import Labels
 from harness.stats.intervals import clustered, over_columns
 from harness.train.recipe import Recipe
 from harness.types import Judgement, Metric, Record, Run
@@ -158,6 +160,20 @@ def test_a_lab_goes_from_one_file_to_one_manifest_and_one_report(stage: list[str
     text = (tmp_path / "lab" / "summary.md").read_text()
     for title in ("Gates", "What was trained", "Every checkpoint", "derta-s1", "early: magic"):
         assert title in text, title
+
+
+def test_labels_of_the_run_are_not_passed_over_in_silence(stage: list[str], lab: str, tmp_path: Path) -> None:
+    """Two of people's own and seven that were carried over from another file."""
+    done = run_lab(read_spec(written(tmp_path, lab)), tmp_path / "lab")
+    assert not [note for note in done.run.info["notes"] if "labels" in note]
+    folder = tmp_path / "lab" / done.manifest["run"]["folder"]
+    keep(folder, {r.key: True for r in done.run.records[:2]})
+    told = Labels(hits=3, positives=4, correct_rejections=2, negatives=3)
+    carry(folder, Carried(source="other.csv", sha256="0" * 64, judge="rules", labels=told))
+    run_lab(read_spec(written(tmp_path, lab)), tmp_path / "lab")
+    text = (tmp_path / "lab" / "summary.md").read_text()
+    assert "9 labels by people: the rates corrected by them are not in this report" in text
+    assert f"({folder.name})" in text
 
 
 def test_the_gravest_of_gates_and_run_is_the_exit_code() -> None:
