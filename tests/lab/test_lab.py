@@ -55,6 +55,9 @@ def test_the_examples_say_what_they_train() -> None:
         ("methods: [llama3-8b-derta]", "trains all weights"),
         ("methods: [vanilla]\nset: {lr: -1}", "lr"),
         ("methods: [vanilla]\nset: {seed: 1}", "can't be a setting"),
+        ("methods: [vanilla]\nset: {method: derta}", "'method' can't be a setting"),
+        ("methods: [vanilla]\nsweep: {method: [rto, derta]}", "'method' can't be a setting"),
+        ("methods: [vanilla]\nsweep: {precision: [bf16, fp32]}", "decides nothing of a checkpoint but rounding"),
         ("methods: [vanilla]\nrun: {model: x}", "set by the lab"),
         ("methods: [vanilla]\nrun: {atacks: direct}", "did you mean 'attacks'"),
         ("methods: [vanilla]\nsweep: {lr: [1]}", "at least two"),
@@ -98,7 +101,7 @@ def lab(tmp_path: Path) -> str:
 
 @pytest.fixture
 def stage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
-    """Training writes a manifest and no weights, models follow a script; every training is counted here."""
+    """Training writes a manifest and a word for weights, models follow a script; every training is counted here."""
     from harness import engine, plan
     from harness.lab import lab as order
     from harness.lab import train as training
@@ -116,6 +119,7 @@ def stage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
                     "recipe_sha": "r", "pairs": 8, "steps": 2, "tokens_seen": 900, "supervised_seen": 300,
                     "seconds": 3.0}  # fmt: skip
         (out / "adapter_config.json").write_text(json.dumps({"r": 16}))
+        (out / "adapter_model.safetensors").write_text("weights")
         (out / "manifest.json").write_text(json.dumps(manifest))
         return trainer.Result(folder=out, manifest=manifest)
 
@@ -278,6 +282,45 @@ def test_checkpoints_trained_elsewhere_are_taken_over_only_when_they_fit(
     assert not (cut_off / "state.pt").exists()
 
 
+def test_a_checkpoint_without_its_weights_is_not_taken_over_and_not_evaluated(
+    stage: list[str], lab: str, tmp_path: Path
+) -> None:
+    from harness.train import trainer
+
+    (tmp_path / "mine").mkdir()
+    spec = read_spec(written(tmp_path, lab + f"reuse: [{tmp_path / 'mine'}]\n"))
+    trainer.train(next(spec.trials()).recipe, tmp_path / "mine" / "first")
+    (tmp_path / "mine" / "first" / "adapter_model.safetensors").unlink()
+    stage.clear()
+    run_lab(spec, tmp_path / "lab")
+    assert stage == ["vanilla-s0", "vanilla-s1", "derta-s0", "derta-s1"]
+    [place] = (tmp_path / "lab" / "checkpoints").glob("*/derta-s1")
+    (place / "adapter_model.safetensors").unlink()
+    with pytest.raises(HarnessError, match="has lost its weights") as told:
+        run_lab(spec, tmp_path / "lab")
+    assert f"rm -r {place}" in told.value.hint
+
+
+@pytest.mark.parametrize("what", ["data", "base"])
+def test_data_or_a_base_that_change_while_the_lab_trains_are_said(
+    what: str, stage: list[str], lab: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first checkpoint is of what the lab began with, the second is not; the third is not begun."""
+    from harness.train import trainer
+
+    plain = trainer.train
+
+    def changed(recipe: Recipe, out: Path) -> trainer.Result:
+        found = plain(recipe, out)
+        return replace(found, manifest={**found.manifest, f"{what}_sha": "c" * 16}) if len(stage) > 1 else found
+
+    monkeypatch.setattr(trainer, "train", changed)
+    with pytest.raises(HarnessError, match=f"the {what} changed while the lab trained") as told:
+        run_lab(read_spec(written(tmp_path, lab)), tmp_path / "lab")
+    assert stage == ["vanilla-s0", "vanilla-s1"]
+    assert "vanilla-s1, and start the lab again" in told.value.hint
+
+
 def test_manifests_of_other_tools_are_no_checkpoints_and_nobody_is_told_to_remove_them(
     stage: list[str], lab: str, tmp_path: Path
 ) -> None:
@@ -297,7 +340,7 @@ def test_manifests_of_other_tools_are_no_checkpoints_and_nobody_is_told_to_remov
         shutil.rmtree(place)
     with pytest.raises(HarnessError, match="is broken") as told:
         run_lab(spec, tmp_path / "lab")
-    assert not told.value.hint
+    assert told.value.hint.startswith(f"mend {mine / 'list' / 'manifest.json'}, or name a folder under `reuse`")
 
 
 def test_data_named_by_another_path_are_the_same_data(
