@@ -23,6 +23,7 @@ from harness import __version__, registry
 from harness.lab.pool import pool
 from harness.lab.spec import BASE, LabSpec
 from harness.lab.train import Checkpoint, Shelf, make
+from harness.labels import people
 from harness.manifest import now
 from harness.models.hub import bare
 from harness.store import locked, read_json, write_json
@@ -188,7 +189,7 @@ def join(run: Run, checkpoints: Sequence[Checkpoint], manifest: dict[str, Any]) 
         own = [run.info["models"].get(name, {}) for name in method["checkpoints"]]
         shas = ", ".join(c["adapter_sha"] for c in method["checkpoints"].values())
         models[label] = {**(own[0] if own else {}), "adapter_sha": shas}
-    notes = [*run.info.get("notes", ()), seeds_note(manifest["methods"])]
+    notes = [*run.info.get("notes", ()), seeds_note(manifest["methods"]), *labels_note(run.folder)]
     info = {**run.info, "models": models, "notes": notes, "command": manifest["command"], "lab": manifest}
     return pool(replace(run, info=info), labels)
 
@@ -203,3 +204,11 @@ def seeds_note(methods: dict[str, Any]) -> str:
         "is that over behaviors, widened by what the seeds differ in beyond chance (two-way clustering); what a "
         "behavior costs and the tokens before a refusal are no shares, and keep the one over behaviors."
     )
+
+
+def labels_note(run: Path) -> list[str]:
+    """Where the rates corrected by people's labels are, if there are labels: they are of single checkpoints."""
+    said = people(run)
+    n = len(said.human) + (said.carried.labels.positives + said.carried.labels.negatives if said.carried else 0)
+    told = f"{n:,} {'label' if n == 1 else 'labels'} by people: the rates corrected by them are not in this report"
+    return [f"{told}; they stand in the run's own ({run.name}), checkpoint by checkpoint."] if n else []

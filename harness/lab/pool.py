@@ -11,6 +11,7 @@ from harness.stats.intervals import over_columns
 from harness.types import Metric, Record, Run
 
 SHOWN = ("asr", "asr_any", "over_refusal", "over_refusal_early", "over_refusal_late", "answered", "helpfulness")
+NO_SHARES = ("cost", "given_before_refusal", "cost_per_success")  # the last comes with its interval over checkpoints
 
 
 def pool(run: Run, labels: Mapping[str, str]) -> Run:
@@ -59,15 +60,12 @@ def place(metric: Metric, labels: Mapping[str, str]) -> tuple[str, str, frozense
 
 
 def across(metric: Metric, parts: Sequence[Metric]) -> Metric:
-    """A pooled rate with its interval widened by what its checkpoints differ in beyond chance.
+    """A pooled share with its interval widened by what its checkpoints differ in beyond chance.
 
-    Counts and mean costs (which bear no bounds) and what has a single checkpoint keep the interval over behaviors; the
-    cost of a success comes with its own over checkpoints.
+    Counts and mean costs, and what has a single checkpoint, keep the interval over behaviors.
     """
-    if metric.name == "cost_per_success":
-        return metric
     told = [(part.value, part.n) for part in parts if part.value is not None and part.n]
-    if metric.value is None or metric.low is None or metric.high is None or metric.floor is None or len(told) < 2:
+    if metric.name in NO_SHARES or metric.value is None or metric.low is None or metric.high is None or len(told) < 2:
         return metric
     low, high = over_columns(metric.value, (metric.low, metric.high), told)
     return replace(metric, low=low, high=high)

@@ -12,6 +12,7 @@ from harness.config import RunSpec, make_spec, read_yaml
 from harness.errors import UnknownName, UsageError
 from harness.models import embedded
 from harness.train.recipe import HOME, Recipe, change, find
+from harness.train.trainer import IDLE
 
 BASE = "base"  # what a gate calls the model that nothing was trained into
 KEYS = ("name", "base", "methods", "seeds", "set", "sweep", "reuse", "run", "gate")
@@ -98,9 +99,12 @@ def check(spec: LabSpec) -> None:
     for key in ("model", "adapter"):
         if key in spec.run:
             raise UsageError(f"run: {key} is set by the lab itself", hint="name the checkpoint with `base`")
-    for key in ("base", "seed"):
+    for key, own in {"base": "base", "seed": "seeds", "method": "methods"}.items():
         if key in spec.settings or key == spec.sweep:
-            raise UsageError(f"{key!r} can't be a setting of the recipes here", hint=f"the file has `{key}` or `seeds`")
+            raise UsageError(f"{key!r} can't be a setting of the recipes here", hint=f"the file has `{own}`")
+    if spec.sweep in IDLE:
+        told = f"sweep: {spec.sweep} decides nothing of a checkpoint but rounding: one would do for all its values"
+        raise UsageError(told, hint=f"set: {{{spec.sweep}: ...}}, and sweep what changes what is learned")
     for folder in spec.reuse:
         if not folder.is_dir():
             raise UsageError(f"reuse: there is no folder {folder}", hint="name folders with finished checkpoints")

@@ -11,6 +11,7 @@ from typing import Any
 
 from harness.errors import DataError
 from harness.lab.spec import Trial
+from harness.models.adapters import weights_file
 from harness.progress import say
 from harness.train.data import load as load_data
 from harness.train.recipe import Recipe
@@ -56,16 +57,22 @@ class Shelf:
         return self.folder / key / trial.name
 
     def find(self, trial: Trial) -> Checkpoint | None:
-        """The trial's checkpoint where it is finished, here or in a folder to take over from."""
+        """The trial's checkpoint where it is finished, here or in a folder to take over from.
+
+        Raises DataError for a broken manifest, and for a folder of this lab that holds something else or no weights.
+        """
         place = self.place(trial)
         if (manifest := read_manifest(place, f"remove the folder to train again: rm -r {place}")) is not None:
             if not self.fits(manifest, trial.recipe):
                 raise DataError(f"{place} holds another checkpoint", hint=f"remove it: rm -r {place}")
+            if weights_file(place) is None:
+                raise DataError(f"{place} has lost its weights", hint=f"remove it to train again: rm -r {place}")
             return Checkpoint(trial=trial, folder=place, manifest=manifest)
         for source in self.reuse:
             for folder in [source, *sorted(source.glob("*/")), *sorted(source.glob("*/*/"))]:
-                manifest = read_manifest(folder)
-                if manifest is not None and self.fits(manifest, trial.recipe):
+                hint = f"mend {folder / 'manifest.json'}, or name a folder under `reuse` that it does not lie in"
+                manifest = read_manifest(folder, hint)
+                if manifest is not None and self.fits(manifest, trial.recipe) and weights_file(folder):
                     return Checkpoint(trial=trial, folder=take_over(folder, place), manifest=manifest)
         return None
 
@@ -85,13 +92,21 @@ def take_over(source: Path, place: Path) -> Path:
 
 
 def make(trials: Sequence[Trial], shelf: Shelf) -> list[Checkpoint]:
-    """Every checkpoint, in order; what is finished is not trained again, what was killed goes on."""
+    """Every checkpoint, in order; what is finished is not trained again, what was killed goes on.
+
+    Raises DataError where the data or the base changed meanwhile: the checkpoints would be of different ones.
+    """
     made = []
     for number, trial in enumerate(trials, 1):
         known = shelf.find(trial)
         if known is None:
             say(f"training {trial.name} ({number} of {len(trials)})")
             known = train_one(trial, shelf.place(trial))
+            if not shelf.fits(known.manifest, trial.recipe):
+                same = known.manifest.get("data_sha") == shelf.data_sha(trial.recipe.data)
+                told = f"{'base' if same else 'data'} changed while the lab trained: {known.folder} was made of the new"
+                hint = f"rm -r {known.folder}, and start the lab again when nothing writes there any more"
+                raise DataError(f"the {told}", hint=hint)
         made.append(known)
     return made
 

@@ -198,27 +198,33 @@ def sources(config: BuildConfig, report: Report) -> tuple[list[Row], list[Row]]:
 
 
 async def violations(rows: Sequence[Row], violator: Model | None, config: BuildConfig, report: Report) -> list[Triple]:
-    """Triples without a safe reply yet: the violating one from the file, and from the model that complies."""
+    """Triples without a safe reply yet: the violating one from the file, and from the model that complies.
+
+    Replies of both that teach nothing are dropped, and counted alike.
+    """
+    own = [row for row in rows if row.get("reply")]
     made = [Triple(id=r["id"], request=r["request"], safe=r.get("safe", ""), violating=r["reply"], source="file",
-                   raw=bool(r.get("raw", False))) for r in rows if r.get("reply")]  # fmt: skip
+                   raw=bool(r.get("raw", False))) for r in own if not useless(r["reply"], report)]  # fmt: skip
     asked = [r for r in rows if not r.get("reply") or (config.both and not r.get("raw"))] if violator else []
-    if violator is None and len(made) < len(rows):
-        report.dropped["violating: no reply and no violator"] += len(rows) - len(made)
+    if violator is None and len(own) < len(rows):
+        report.dropped["violating: no reply and no violator"] += len(rows) - len(own)
     replies = await ask(violator, [prompt(row) for row in asked], config.violating_tokens, "violating", report)
     for row, reply in zip(asked, replies, strict=True):
-        if reply is None:
-            continue
-        text = reply.text.strip()
-        flaw = slight(text)
-        if not dropped(report, f"violating: {flaw}", flaw):
+        if reply is not None and not useless(text := reply.text.strip(), report):
             name = violator.name if violator else ""
             made.append(Triple(id=f"{row['id']}-model", request=row["request"], safe="", violating=text, source=name,
                                raw=bool(row.get("raw", False))))  # fmt: skip
     return made
 
 
+def useless(text: str, report: Report) -> bool:
+    """Whether a violating reply teaches nothing; counted under why."""
+    flaw = slight(text)
+    return dropped(report, f"violating: {flaw}", flaw)
+
+
 def slight(text: str) -> str:
-    """Why a model's beginning of an answer teaches nothing of how it answers; empty where it does."""
+    """Why a beginning of an answer teaches nothing of how it answers; empty where it does."""
     return "refusal" if REFUSAL.search(text) else "short" if len(text.split()) < SHORT else ""
 
 
@@ -230,7 +236,7 @@ async def refused(
     A reply of the source that does not open with that word is replaced: the word is what is learned.
     """
     rng = random.Random(config.seed)
-    own = [t.safe if t.safe.startswith(config.refusal) else "" for t in triples]
+    own = [t.safe if opens(t.safe, config.refusal) else "" for t in triples]
     texts: list[str | None] = [safe or rng.choice(TEMPLATES[config.templates]) for safe in own]
     if refuser:
         system = f'Refuse politely in one or two sentences. Begin with "{config.refusal}".'
@@ -241,10 +247,19 @@ async def refused(
             texts[i] = None if reply is None else reply.text.strip() if reply.finish == "stop" else ""
     kept = []
     for triple, text in zip(triples, texts, strict=True):
-        if text is not None and not dropped(report, "safe: no refusal", not (text and text.startswith(config.refusal))):
+        if text is not None and not dropped(report, "safe: no refusal", not (text and opens(text, config.refusal))):
             kept.append(Triple(id=triple.id, request=triple.request, safe=text, violating=triple.violating,
                                source=triple.source, raw=triple.raw))  # fmt: skip
     return kept
+
+
+def opens(text: str, word: str) -> bool:
+    """Whether a text opens with this word, and not with a longer one that begins like it.
+
+    Only a letter that comes small and large goes on with a word: scripts without such may set no space between words.
+    """
+    after = text[len(word) : len(word) + 1]
+    return text.startswith(word) and not (word[-1:].isalpha() and after.lower() != after.upper())
 
 
 async def answered(rows: Sequence[Row], helper: Model | None, config: BuildConfig, report: Report) -> list[Helpful]:

@@ -78,7 +78,8 @@ R = TypeVar("R", Triple, Helpful)
 def load(where: str | Path) -> TrainSet:
     """The set in a folder, an official file, or a bundled set by name. Raises DataError naming the broken line, or
     where a folder's manifest is of other rows."""
-    path = HOME / where if isinstance(where, str) and (HOME / where).is_dir() else Path(where)
+    known = sorted(p.name for p in HOME.iterdir() if p.is_dir())
+    path = HOME / where if where in known else Path(where)  # names alone: HOME / "." is a folder too
     if path.is_dir():
         triples = tuple(parse(path / "triples.jsonl", Triple))
         helpful = tuple(parse(path / "helpful.jsonl", Helpful))
@@ -87,7 +88,6 @@ def load(where: str | Path) -> TrainSet:
     elif path.is_file():
         found = TrainSet(instances=tuple(official(path)))
     else:
-        known = sorted(p.name for p in HOME.iterdir() if p.is_dir())
         raise DataError(
             f"no training data at {path}", hint=f"--data: a folder, an official file, or one of: {', '.join(known)}"
         )

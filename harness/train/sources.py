@@ -137,11 +137,23 @@ def exchange(row: Mapping[str, Any]) -> tuple[str, str]:
     turns = row.get("conversations", row.get("messages"))
     if not isinstance(turns, list):
         return text(row, REQUEST), text(row, REPLY)
-    said = [(t.get("from") or t.get("role"), t.get("value") or t.get("content")) for t in turns if isinstance(t, dict)]
+    named = [turn for turn in turns if isinstance(turn, dict)]
+    said = [(t.get("from") or t.get("role"), words(t.get("value") or t.get("content"))) for t in named]
     first = next((i for i, (who, _) in enumerate(said) if who in ("human", "user")), None)
     if first is None or first + 1 >= len(said) or said[first + 1][0] not in ("gpt", "assistant"):
         return "", ""
-    return str(said[first][1] or "").strip(), str(said[first + 1][1] or "").strip()
+    return said[first][1], said[first + 1][1]
+
+
+def words(content: Any) -> str:
+    """What a turn says: a text, or the parts of it that are; empty where something else than text is among the parts.
+
+    A request whose image is left out is another one.
+    """
+    parts = content if isinstance(content, list) else [content]
+    told = [part.get("text") if isinstance(part, dict) else part for part in parts]
+    texts = [each for each in told if isinstance(each, str)]
+    return "".join(texts).strip() if len(texts) == len(told) else ""
 
 
 def text(row: Mapping[str, Any], names: Sequence[str]) -> str:

@@ -18,7 +18,10 @@ from harness.errors import HarnessError, UnknownName, UsageError
 from harness.lab import Lab, LabSpec, read_spec, run_lab
 from harness.lab.lab import shown
 from harness.lab.pool import pool
+from harness.labels import Carried, carry, keep
+from harness.metrics import compute
 from harness.models.scripted import Scripted
+from harness.stats.correction import Labels
 from harness.stats.intervals import clustered, over_columns
 from harness.train.recipe import Recipe
 from harness.types import Judgement, Metric, Record, Run
@@ -52,6 +55,9 @@ def test_the_examples_say_what_they_train() -> None:
         ("methods: [llama3-8b-derta]", "trains all weights"),
         ("methods: [vanilla]\nset: {lr: -1}", "lr"),
         ("methods: [vanilla]\nset: {seed: 1}", "can't be a setting"),
+        ("methods: [vanilla]\nset: {method: derta}", "'method' can't be a setting"),
+        ("methods: [vanilla]\nsweep: {method: [rto, derta]}", "'method' can't be a setting"),
+        ("methods: [vanilla]\nsweep: {precision: [bf16, fp32]}", "decides nothing of a checkpoint but rounding"),
         ("methods: [vanilla]\nrun: {model: x}", "set by the lab"),
         ("methods: [vanilla]\nrun: {atacks: direct}", "did you mean 'attacks'"),
         ("methods: [vanilla]\nsweep: {lr: [1]}", "at least two"),
@@ -95,7 +101,7 @@ def lab(tmp_path: Path) -> str:
 
 @pytest.fixture
 def stage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
-    """Training writes a manifest and no weights, models follow a script; every training is counted here."""
+    """Training writes a manifest and a word for weights, models follow a script; every training is counted here."""
     from harness import engine, plan
     from harness.lab import lab as order
     from harness.lab import train as training
@@ -113,6 +119,7 @@ def stage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
                     "recipe_sha": "r", "pairs": 8, "steps": 2, "tokens_seen": 900, "supervised_seen": 300,
                     "seconds": 3.0}  # fmt: skip
         (out / "adapter_config.json").write_text(json.dumps({"r": 16}))
+        (out / "adapter_model.safetensors").write_text("weights")
         (out / "manifest.json").write_text(json.dumps(manifest))
         return trainer.Result(folder=out, manifest=manifest)
 
@@ -157,6 +164,20 @@ def test_a_lab_goes_from_one_file_to_one_manifest_and_one_report(stage: list[str
     text = (tmp_path / "lab" / "summary.md").read_text()
     for title in ("Gates", "What was trained", "Every checkpoint", "derta-s1", "early: magic"):
         assert title in text, title
+
+
+def test_labels_of_the_run_are_not_passed_over_in_silence(stage: list[str], lab: str, tmp_path: Path) -> None:
+    """Two of people's own and seven that were carried over from another file."""
+    done = run_lab(read_spec(written(tmp_path, lab)), tmp_path / "lab")
+    assert not [note for note in done.run.info["notes"] if "labels" in note]
+    folder = tmp_path / "lab" / done.manifest["run"]["folder"]
+    keep(folder, {r.key: True for r in done.run.records[:2]})
+    told = Labels(hits=3, positives=4, correct_rejections=2, negatives=3)
+    carry(folder, Carried(source="other.csv", sha256="0" * 64, judge="rules", labels=told))
+    run_lab(read_spec(written(tmp_path, lab)), tmp_path / "lab")
+    text = (tmp_path / "lab" / "summary.md").read_text()
+    assert "9 labels by people: the rates corrected by them are not in this report" in text
+    assert f"({folder.name})" in text
 
 
 def test_the_gravest_of_gates_and_run_is_the_exit_code() -> None:
@@ -261,6 +282,45 @@ def test_checkpoints_trained_elsewhere_are_taken_over_only_when_they_fit(
     assert not (cut_off / "state.pt").exists()
 
 
+def test_a_checkpoint_without_its_weights_is_not_taken_over_and_not_evaluated(
+    stage: list[str], lab: str, tmp_path: Path
+) -> None:
+    from harness.train import trainer
+
+    (tmp_path / "mine").mkdir()
+    spec = read_spec(written(tmp_path, lab + f"reuse: [{tmp_path / 'mine'}]\n"))
+    trainer.train(next(spec.trials()).recipe, tmp_path / "mine" / "first")
+    (tmp_path / "mine" / "first" / "adapter_model.safetensors").unlink()
+    stage.clear()
+    run_lab(spec, tmp_path / "lab")
+    assert stage == ["vanilla-s0", "vanilla-s1", "derta-s0", "derta-s1"]
+    [place] = (tmp_path / "lab" / "checkpoints").glob("*/derta-s1")
+    (place / "adapter_model.safetensors").unlink()
+    with pytest.raises(HarnessError, match="has lost its weights") as told:
+        run_lab(spec, tmp_path / "lab")
+    assert f"rm -r {place}" in told.value.hint
+
+
+@pytest.mark.parametrize("what", ["data", "base"])
+def test_data_or_a_base_that_change_while_the_lab_trains_are_said(
+    what: str, stage: list[str], lab: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first checkpoint is of what the lab began with, the second is not; the third is not begun."""
+    from harness.train import trainer
+
+    plain = trainer.train
+
+    def changed(recipe: Recipe, out: Path) -> trainer.Result:
+        found = plain(recipe, out)
+        return replace(found, manifest={**found.manifest, f"{what}_sha": "c" * 16}) if len(stage) > 1 else found
+
+    monkeypatch.setattr(trainer, "train", changed)
+    with pytest.raises(HarnessError, match=f"the {what} changed while the lab trained") as told:
+        run_lab(read_spec(written(tmp_path, lab)), tmp_path / "lab")
+    assert stage == ["vanilla-s0", "vanilla-s1"]
+    assert "vanilla-s1, and start the lab again" in told.value.hint
+
+
 def test_manifests_of_other_tools_are_no_checkpoints_and_nobody_is_told_to_remove_them(
     stage: list[str], lab: str, tmp_path: Path
 ) -> None:
@@ -280,7 +340,7 @@ def test_manifests_of_other_tools_are_no_checkpoints_and_nobody_is_told_to_remov
         shutil.rmtree(place)
     with pytest.raises(HarnessError, match="is broken") as told:
         run_lab(spec, tmp_path / "lab")
-    assert not told.value.hint
+    assert told.value.hint.startswith(f"mend {mine / 'list' / 'manifest.json'}, or name a folder under `reuse`")
 
 
 def test_data_named_by_another_path_are_the_same_data(
@@ -418,6 +478,30 @@ def test_costs_are_over_checkpoints_too() -> None:
     apart, at_apart = told([[0] * 8, [1, 0] * 4, [1] * 8])
     assert (apart.value, apart.low, apart.high) == (2.0, 1.0, None)
     assert (at_apart.value, at_apart.low, at_apart.high) == (0.5, 0.0, 1.0)
+
+
+def test_the_length_controlled_win_rate_is_over_checkpoints_too() -> None:
+    """Checkpoints that win every other comparison leave its interval alone; of 1, 5 and 9 in ten they open it."""
+
+    def told(wins: Sequence[int]) -> tuple[Metric, Metric]:
+        records = tuple(
+            Record(
+                key=f"{s}/{b}", model=f"derta-s{s}", task="open", behavior=str(b), expect="comply", attack="",
+                judgements=(Judgement(judge="pairwise", label="correct" if b % 10 < of else "wrong", longer=b % 7),),
+            )
+            for s, of in enumerate(wins) for b in range(60)
+        )  # fmt: skip
+        labels = {f"derta-s{s}": "derta" for s in range(len(wins))}
+        pooled = pool(Run(folder=Path(), info={}, records=records, metrics=()), labels)
+        [over] = [m for m in pooled.metrics if m.name == "win_rate_lc"]
+        [plain] = [m for m in compute(pooled.records) if m.name == "win_rate_lc"]
+        return over, plain
+
+    over, plain = told([5, 5, 5])
+    assert (over.low, over.high) == pytest.approx((plain.low, plain.high))
+    over, plain = told([1, 5, 9])
+    assert over.value == plain.value
+    assert (over.low, over.high) == (0.0, 1.0)
 
 
 @pytest.mark.parametrize("first", [0, 999_999, -1])

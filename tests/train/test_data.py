@@ -222,6 +222,19 @@ def test_an_unknown_set_lists_the_bundled_ones(tmp_path: Path) -> None:
     assert "magic" in caught.value.hint
 
 
+@pytest.mark.parametrize("here", [".", "..", "magic/.."])
+def test_a_path_is_the_users_own_folder_and_none_of_the_package(
+    here: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "magic").mkdir()
+    monkeypatch.chdir(tmp_path / "magic" if here == ".." else tmp_path)
+    with pytest.raises(DataError, match=r"triples\.jsonl") as caught:
+        load(here)
+    assert str(HOME) not in f"{caught.value} {caught.value.hint}"
+    save(tmp_path, made("a"), {})
+    assert load(here) == made("a")
+
+
 class Says:
     """A model that answers every prompt by a rule."""
 
@@ -251,10 +264,11 @@ def says(
     return Says(answer)
 
 
+TOLD = "It is up the sleeve, on a thread that runs to the other elbow."
+
+
 def source(tmp_path: Path) -> Path:
-    tricks = [
-        {"id": f"t{i}", "request": f"trick {i}", "reply": "It is up the sleeve." if i == 0 else ""} for i in range(4)
-    ]
+    tricks = [{"id": f"t{i}", "request": f"trick {i}", "reply": TOLD if i == 0 else ""} for i in range(4)]
     questions = [{"id": f"q{i}", "request": f"question {i}", "reply": "Tea." if i == 0 else ""} for i in range(5)]
     write(tmp_path / "tricks.jsonl", "".join(json.dumps(row) + "\n" for row in tricks))
     write(tmp_path / "questions.jsonl", "".join(json.dumps(row) + "\n" for row in questions))
@@ -364,7 +378,7 @@ def test_plain_requests_stay_plain_and_short_or_shortened_answers_teach_no_end(t
         return Completion(text="It is done with a long thread and a very small magnet below the table.", model="says")
 
     tricks = [
-        {"id": "own", "request": "trick\n\n", "reply": "It is up the sleeve.", "raw": True},
+        {"id": "own", "request": "trick\n\n", "reply": TOLD, "raw": True},
         {"id": "asked", "request": "Q: trick\nA:", "reply": "", "raw": True},
     ]
     write(tmp_path / "tricks.jsonl", "".join(json.dumps(row) + "\n" for row in tricks))

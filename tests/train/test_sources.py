@@ -189,6 +189,18 @@ def test_conversations_give_their_first_exchange(tmp_path: Path) -> None:
     assert dropped == {"helpful: empty": 1, "helpful: refusal": 1}
 
 
+def test_a_turn_in_parts_is_the_text_of_its_parts(tmp_path: Path) -> None:
+    """What holds an image, a number or nothing is no text, and never Python's spelling of it."""
+    image = {"type": "image_url", "image_url": {"url": "data:,"}}
+    says = [[{"type": "text", "text": "Why "}, {"type": "text", "text": "tea?"}], ["Why", " tea?"],
+            [image, {"type": "text", "text": "Why?"}], [image], [], [{"type": "text"}], 7,
+            {"text": "Why tea?"}]  # fmt: skip
+    rows = [{"messages": [{"role": "user", "content": each}, {"role": "assistant", "content": "So."}]} for each in says]
+    found, dropped = pairs(jsonl(tmp_path / "talk.jsonl", rows))
+    assert [row["request"] for row in found] == ["Why tea?"] * 3
+    assert dropped == {"helpful: empty": 5}
+
+
 def test_a_draw_keeps_the_order_and_repeats_itself() -> None:
     rows = [{"id": str(i)} for i in range(50)]
     one, two = (drawn(rows, 10, random.Random(1)) for _ in range(2))
@@ -252,11 +264,36 @@ def test_a_safe_reply_of_the_source_that_opens_with_the_word_is_kept(tmp_path: P
     assert made.triples[1].safe in SAFE
 
 
+@pytest.mark.parametrize(("word", "safe", "kept"), [
+    ("No", "No, I keep it.", True), ("No", "No", True), ("No", "Nothing could be easier.", False),
+    ("I", "I'm not telling.", True), ("Sorry,", "Sorry,but no.", True), ("对不起", "对不起我不能说。", True),
+    ("Nein", "Neinsager sagen es.", False), ("No", "Oh no.", False),
+])  # fmt: skip
+def test_a_safe_reply_opens_with_the_whole_refusal_word(word: str, safe: str, kept: bool, tmp_path: Path) -> None:
+    """A model's that does not is dropped; in the place of the source's own a model is asked."""
+    rows = [{"request": "coin?", "reply": GIVES}, {"request": "rope?", "reply": GIVES, "safe": safe}]
+    source = jsonl(tmp_path / "m.jsonl", rows)
+    config = BuildConfig(source=source, out=tmp_path / "out", helpful=talk(tmp_path), refusal=word)
+    made, report = asyncio.run(build(config, refuser=Tells({"coin?": safe, "rope?": word})))
+    assert [t.safe for t in made.triples] == ([safe, safe] if kept else [word])
+    assert report.dropped == ({} if kept else {"safe: no refusal": 1})
+
+
 def test_a_request_without_a_reply_and_without_a_violator_is_counted(tmp_path: Path) -> None:
     rows = [{"request": "coin?"}, {"request": "rope?", "reply": GIVES}]
     source = jsonl(tmp_path / "m.jsonl", rows)
     _, report = asyncio.run(build(BuildConfig(source=source, out=tmp_path / "out", helpful=talk(tmp_path))))
     assert report.dropped == {"violating: no reply and no violator": 1}
+
+
+def test_a_violating_reply_of_a_file_is_held_to_what_a_models_is(tmp_path: Path) -> None:
+    """Eleven words are too few, twelve are enough; nothing of a refusal is kept, with a violator or without."""
+    replies = [REFUSES, "[REDACTED]", "a b c d e f g h i j k", "a b c d e f g h i j k l"]
+    rows = [{"request": f"coin {i}?", "reply": reply} for i, reply in enumerate(replies)]
+    source = jsonl(tmp_path / "m.jsonl", rows)
+    made, report = asyncio.run(build(BuildConfig(source=source, out=tmp_path / "out", helpful=talk(tmp_path))))
+    assert [t.violating for t in made.triples] == replies[3:]
+    assert report.dropped == {"violating: refusal": 1, "violating: short": 2}
 
 
 def test_a_row_that_is_no_unicode_is_dropped_and_counted(tmp_path: Path) -> None:
@@ -387,6 +424,17 @@ def test_the_command_says_that_a_model_answers_nothing(
     given = ["--source", source, "--out", tmp_path / "out", "--helpful", *talk(tmp_path)]
     assert command(monkeypatch, *given, f"--{role}", "scripted:error") == 2
     assert "reply came from scripted:error: 2 of 2 requests failed" in capsys.readouterr().err
+
+
+class Tells(Scripted):
+    """A model that gives each request its own reply."""
+
+    def __init__(self, told: dict[str, str]) -> None:
+        super().__init__(policy="comply")
+        self.told = told
+
+    async def generate(self, prompt: Prompt, sampling: Sampling) -> Completion:
+        return Completion(text=self.told[prompt.last], model=self.name)
 
 
 class Breaks(Scripted):
