@@ -25,7 +25,9 @@ CANDIDATE_TOKENS = 40  # half a suffix, the end of the prompt and the target: wh
 FORWARD = 2  # operations a weight and token
 UTILISATION = 0.4  # of a GPU's peak that packed training reaches; 0.3 to 0.5 is common
 PEAK = {"A100": 312e12, "H100": 989e12, "H200": 989e12}  # dense bf16 FLOP/s
-CPU_SPEED = 200.0  # tokens/s of SmolLM2-135M with LoRA on two cores that do nothing else; a busy machine halves it
+CPU_SPEED = {"bf16": 310.0, "fp32": 230.0}
+"""Tokens/s of SmolLM2-135M with LoRA on two cores that do nothing else, of a CPU that multiplies in that precision (the
+first with AVX512-BF16, the second with AVX2); a busy machine halves it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +137,8 @@ def plan(recipe: Recipe, *, gpus: int | None = None, gpu: str = "H100") -> Plan:
     forward = searched + max(1, gpus) * reading.reference
     adapter = 4 * trained if recipe.tune == "lora" else 0
     # The CPU's speed was measured with LoRA and without recomputing: other settings cost more passes in proportion.
-    rate = CPU_SPEED * 4 * SHAPES[embedded.NAME].active if gpus == 0 else gpus * PEAK[gpu] * UTILISATION
+    cpu = CPU_SPEED[recipe.precision]
+    rate = cpu * 4 * SHAPES[embedded.NAME].active if gpus == 0 else gpus * PEAK[gpu] * UTILISATION
     return Plan(
         parameters=size.parameters,
         trained=trained,
@@ -149,7 +152,7 @@ def plan(recipe: Recipe, *, gpus: int | None = None, gpu: str = "H100") -> Plan:
         searched=searched,
         speed=f"{gpus} x {gpu} at {UTILISATION:.0%} of their peak"
         if gpus
-        else f"two quiet CPU cores, {CPU_SPEED:.0f} tokens/s for {embedded.NAME}",
+        else f"two quiet CPU cores, {cpu:.0f} tokens/s for {embedded.NAME}",
     )
 
 
