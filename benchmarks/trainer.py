@@ -1,4 +1,5 @@
-"""What the trainer costs: useful tokens a second and memory against the official script's way and TRL, and RTO's price.
+"""What the trainer costs: useful tokens a second and memory against the official script's way and TRL, RTO's price, and
+what a step in two halves side by side gains over all cores at one product.
 
     python benchmarks/trainer.py                            # two CPU cores, a few minutes
     pip install --no-deps --target FOLDER trl && python benchmarks/trainer.py --trl FOLDER
@@ -46,19 +47,20 @@ def prepared(method: str, precision: str) -> tuple[Any, Any, list[Any], list[lis
     return chosen, loaded, items, schedule(chosen, len(items))
 
 
-def ours(method: str, precision: str) -> Iterator[int]:
-    """One step at a time, by our loop; yields the tokens of its rows."""
+def ours(method: str, precision: str, *, halves: bool = True) -> Iterator[int]:
+    """One step at a time, by our loop, its halves side by side or all cores at one product; yields its rows' tokens."""
     import torch
 
-    from harness.train.loop import one_step
+    from harness.train.loop import one_step, two_threads
     from harness.train.objective import Whole
 
     chosen, loaded, items, plan = prepared(method, precision)
     optimizer = torch.optim.AdamW(loaded.trainable(), lr=chosen.lr)
-    for number, step in enumerate(plan):
-        rows = [items[i] for i in step]
-        refs = [(0.0, 0.0)] * len(rows)
-        yield one_step(chosen, loaded, optimizer, rows, refs, Whole.of(rows, number, len(plan))).tokens
+    with two_threads(chosen, loaded) as threads:
+        for number, step in enumerate(plan):
+            rows = [items[i] for i in step]
+            given = rows, [(0.0, 0.0)] * len(rows), Whole.of(rows, number, len(plan))
+            yield one_step(chosen, loaded, optimizer, *given, threads if halves else None).tokens
 
 
 def official(method: str, precision: str) -> Iterator[int]:
@@ -94,6 +96,7 @@ def child(way: str, steps: int, precision: str) -> None:
         "ours": lambda: ours("derta", precision),
         "official": lambda: official("derta", precision),
         "vanilla": lambda: ours("vanilla", precision),
+        "in turn": lambda: ours("derta", precision, halves=False),
     }
     run = ways[way]()
     next(run)
@@ -185,7 +188,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.child:
         return child(args.child, args.steps, args.precision)
-    ways = ["ours", "official", "vanilla"]
+    ways = ["ours", "official", "vanilla", "in turn"]
     found: dict[str, list[dict[str, float]]] = {way: [] for way in [*ways, "trl"]}
     with tempfile.TemporaryDirectory() as scratch:
         rows = Path(scratch) / "rows.jsonl"
@@ -228,6 +231,7 @@ def report(found: dict[str, list[dict[str, float]]]) -> None:
     else:
         print("trainer_vs_trl left out: no --trl FOLDER")
     figure("trainer_memory", median("ours", "peak_gib") / median("official", "peak_gib"), 0.4, at_least=False)
+    figure("trainer_halves", median("ours") / median("in turn"), 1.0, at_least=True)
     # A step of derta reads longer rows than one of vanilla: the price is per token read.
     figure("rto_cost", median("vanilla") / median("ours"), 1.05, at_least=False)
 

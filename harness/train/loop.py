@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -76,31 +77,33 @@ def run(recipe: Recipe, data: TrainSet, base: str, folder: Path) -> tuple[list[S
         unit=" step",
         disable=terminal.quiet or team.rank > 0,
     )
-    for number in range(len(log), len(plan)):
-        chosen = [items[i] for i in plan[number]]
-        refs = [reference.get(i, (0.0, 0.0)) for i in plan[number]]
-        searched = 0.0
-        with memory_advice(recipe, team, "a batch"):
-            if suffixes is not None:
-                chosen, searched = suffixes.attacked(loaded, chosen, number)
-            step = one_step(recipe, loaded, optimizer, chosen, refs, Whole.of(chosen, number, len(plan)))
-        log.append(replace(step, seconds=step.seconds + searched))
-        show(progress, log)
-        if (number + 1) % recipe.save_every == 0 and number + 1 < len(plan):
-            pool = suffixes.pool if suffixes is not None else []
-            state.save(folder, recipe, data, loaded, optimizer, log, reference, pool)
+    with two_threads(recipe, loaded) as threads:
+        for number in range(len(log), len(plan)):
+            chosen = [items[i] for i in plan[number]]
+            refs = [reference.get(i, (0.0, 0.0)) for i in plan[number]]
+            searched = 0.0
+            with memory_advice(recipe, team, "a batch"):
+                if suffixes is not None:
+                    chosen, searched = suffixes.attacked(loaded, chosen, number)
+                step = one_step(recipe, loaded, optimizer, chosen, refs, Whole.of(chosen, number, len(plan)), threads)
+            log.append(replace(step, seconds=step.seconds + searched))
+            show(progress, log)
+            if (number + 1) % recipe.save_every == 0 and number + 1 < len(plan):
+                pool = suffixes.pool if suffixes is not None else []
+                state.save(folder, recipe, data, loaded, optimizer, log, reference, pool)
     progress.close()
     return log, loaded, items
 
 
 def one_step(
-    recipe: Recipe, loaded: Loaded, optimizer: Any, items: Sequence[Item], refs: Sequence[Any], whole: Whole
-) -> Step:
+    recipe: Recipe, loaded: Loaded, optimizer: Any, items: Sequence[Item], refs: Sequence[Any], whole: Whole,
+    threads: Executor | None = None,
+) -> Step:  # fmt: skip
     """Forward, backward and update over one batch."""
     began = time.perf_counter()
     torch.manual_seed(recipe.seed * 1_000_003 + whole.number)  # dropout, the same after a resume
     optimizer.zero_grad(set_to_none=True)
-    sums = gradients(recipe, loaded, items, refs, whole)
+    sums = gradients(recipe, loaded, items, refs, whole, threads)
     norm = torch.nn.utils.clip_grad_norm_(loaded.trainable(), recipe.clip or float("inf"))
     if not math.isfinite(float(norm)):  # a finite loss may still have a gradient that would spoil every weight
         stop_if_bad(loaded.team, [row.source for item in items for row in rows_of(item)], whole.number, recipe)
@@ -121,23 +124,62 @@ def one_step(
     )
 
 
-def gradients(recipe: Recipe, loaded: Loaded, items: Sequence[Item], refs: Sequence[Any], whole: Whole) -> Sums:
-    """Forward and backward over this process's items, a micro-batch at a time; gradients and sums of all processes."""
-    team, sums = loaded.team, Sums()
+def gradients(
+    recipe: Recipe, loaded: Loaded, items: Sequence[Item], refs: Sequence[Any], whole: Whole,
+    threads: Executor | None = None,
+) -> Sums:  # fmt: skip
+    """Forward and backward over this process's items, a micro-batch at a time; gradients and sums of all processes.
+
+    With `threads` what would be one micro-batch goes in two halves, side by side.
+    """
+    team = loaded.team
     mine = range(team.rank, len(items), team.size)
-    bad: list[str] = []
-    for group in team.even(micro_batches([rows_of(items[i]) for i in mine], recipe.micro_tokens)):
-        part = [items[mine[i]] for i in group]
+    groups = list(team.even(micro_batches([rows_of(items[i]) for i in mine], recipe.micro_tokens)))
+
+    def backward(group: Sequence[int]) -> tuple[Sums, list[str]]:
+        sums, part = Sums(), [items[mine[i]] for i in group]
         if recipe.method == "circuit-breaker":
             loss = circuit_loss(recipe, loaded, part, whole, sums)
         else:
             loss = batch_loss(recipe, loaded, part, [refs[mine[i]] for i in group], whole, sums)
-        if not torch.isfinite(loss):
-            bad.extend(row.source for item in part for row in rows_of(item))
         loss.backward()
+        return sums, [] if torch.isfinite(loss) else [row.source for item in part for row in rows_of(item)]
+
+    if threads is not None and len(groups) == 1 and len(mine) > 1:
+        found = list(threads.map(backward, halves([sum(len(row.ids) for row in rows_of(items[i])) for i in mine])))
+    else:
+        found = list(map(backward, groups))
     team.sum_gradients(loaded.trainable())
-    stop_if_bad(team, bad, whole.number, recipe)
-    return team.sum_up(sums)
+    stop_if_bad(team, [row for _, bad in found for row in bad], whole.number, recipe)
+    return team.sum_up(Sums.of(sums for sums, _ in found))
+
+
+@contextmanager
+def two_threads(recipe: Recipe, loaded: Loaded) -> Iterator[Executor | None]:
+    """Threads for the halves of a step on a CPU, each with half of its cores.
+
+    The halves wait for each other once a step; the cores of one product do so at every product. None where draws would
+    be left to chance (dropout), and for a method with a forward pass of its own.
+    """
+    cores = torch.get_num_threads()
+    drops = any(isinstance(module, torch.nn.Dropout) and module.p for module in loaded.model.modules())
+    drops = drops or bool(getattr(loaded.model.config, "attention_dropout", 0))
+    if loaded.device != "cpu" or loaded.team.size > 1 or cores < 2 or drops or recipe.method == "circuit-breaker":
+        yield None
+        return
+    try:
+        with ThreadPoolExecutor(2, initializer=torch.set_num_threads, initargs=(cores // 2,)) as threads:
+            yield threads
+    finally:
+        torch.set_num_threads(cores)
+
+
+def halves(sizes: Sequence[int]) -> list[list[int]]:
+    """The numbers of items of these sizes in two groups of about the same size, each in order."""
+    parts: list[list[int]] = [[], []]
+    for i in sorted(range(len(sizes)), key=lambda i: -sizes[i]):
+        min(parts, key=lambda part: sum(sizes[j] for j in part)).append(i)
+    return [sorted(part) for part in parts]
 
 
 def rate(recipe: Recipe, number: int, total: int) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -29,6 +29,15 @@ class Sums:
 
     loss: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     count: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+
+    @classmethod
+    def of(cls, parts: Iterable[Sums]) -> Sums:
+        """The sums of several micro-batches as one."""
+        whole = cls()
+        for sums in parts:
+            for part, loss in sums.loss.items():
+                whole.add(part, loss, sums.count[part])
+        return whole
 
     def add(self, part: str, loss: float, count: int) -> None:
         """Adds a micro-batch's losses of one part."""

@@ -74,6 +74,68 @@ def test_every_method_lowers_its_loss_and_says_what_it_saw(recipe: Recipe, tmp_p
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("method", ["derta", "dpo", "r2d2"])
+def test_two_threads_make_the_gradients_of_one(recipe: Recipe, method: Any) -> None:
+    import torch
+
+    from harness.train.data import load as load_data
+    from harness.train.loop import gradients, two_threads
+    from harness.train.methods import draw
+    from harness.train.model import Team, load
+    from harness.train.objective import Whole
+
+    recipe = replace(recipe, method=method, lora_dropout=0.0, micro_tokens=4096)
+    loaded = load(recipe, recipe.base, Team())
+    items = draw(recipe, load_data(recipe.data), loaded.encoder)[3:12]
+    whole = Whole.of(items, 0, 1)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+
+    def found(threads: Any) -> tuple[dict[str, float], list[Any]]:
+        for parameter in loaded.trainable():
+            parameter.grad = None
+            if parameter.dim() == 2 and not parameter.any():
+                torch.nn.init.constant_(parameter, 0.01)  # LoRA's second matrices: else the first have no gradient
+        sums = gradients(recipe, loaded, items, [(-1.0, -2.0)] * len(items), whole, threads)
+        return sums.means(), [parameter.grad.clone() for parameter in loaded.trainable()]
+
+    try:
+        with two_threads(recipe, loaded) as threads:
+            assert threads is not None
+            (one, plain), *side_by_side = found(None), found(threads), found(threads)
+            assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    for parts, grads in side_by_side:
+        assert parts == pytest.approx(one, abs=1e-5)
+        for ours, theirs in zip(grads, plain, strict=True):
+            torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+    for ours, again in zip(side_by_side[0][1], side_by_side[1][1], strict=True):
+        assert torch.equal(ours, again)  # a sum of two is the same in either order
+
+
+def test_draws_are_not_left_to_threads(recipe: Recipe) -> None:
+    import torch
+
+    from harness.train.loop import two_threads
+    from harness.train.model import Team, load
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with two_threads(recipe, load(recipe, recipe.base, Team())) as threads:
+            assert threads is None  # its adapter has dropout
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_halves_are_about_as_large() -> None:
+    from harness.train.loop import halves
+
+    assert halves([10, 70, 20, 60, 30]) == [[0, 1, 2], [3, 4]]  # 100 and 90
+    assert halves([5, 5]) == [[0], [1]]
+
+
 def test_the_card_says_each_thing_once(recipe: Recipe, tmp_path: Path) -> None:
     from harness.train.trainer import train
 
