@@ -26,8 +26,8 @@ FORWARD = 2  # operations a weight and token
 UTILISATION = 0.4  # of a GPU's peak that packed training reaches; 0.3 to 0.5 is common
 PEAK = {"A100": 312e12, "H100": 989e12, "H200": 989e12}  # dense bf16 FLOP/s
 CPU_SPEED = {"bf16": 310.0, "fp32": 230.0}
-"""Tokens/s of SmolLM2-135M with LoRA on two cores that do nothing else, of a CPU that multiplies in that precision (the
-first with AVX512-BF16, the second with AVX2); a busy machine halves it."""
+"""Tokens/s of SmolLM2-135M with LoRA on two cores with little else to do, of a CPU that multiplies in that precision
+(the first with AVX512-BF16, the second with AVX2); a busy machine halves it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

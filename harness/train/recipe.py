@@ -188,9 +188,7 @@ def cast(key: str, value: Any, kind: Any) -> Any:
     except (TypeError, ValueError, OverflowError, KeyError) as err:
         raise UsageError(f"recipe setting {key!r} can't be {value!r}") from err
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise UsageError(
-            f"recipe setting {key!r} can't be {value!r}", hint=f"a text, in quotes where YAML: {key}: 'No'"
-        )
+        raise UsageError(f"recipe setting {key!r} can't be {value!r}", hint=f"put a text in quotes: {key}: 'No'")
     choices = get_args(kind)
     if choices and value not in choices:
         raise UnknownName(f"value of recipe setting {key!r}:", str(value), choices)
