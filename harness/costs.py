@@ -78,15 +78,11 @@ def costs(model: str, records: Sequence[Record]) -> list[Metric]:
     metrics = []
     for attack, part in split(records, lambda r: r.attack).items():
         group = {"model": model, "attack": attack}
-        for unit in (*PARTS, "tokens"):
-            ways = paths(part, unit)
-            if any(way[-1][0] for way in ways):
-                metrics.append(spent_each(ways, group | {"unit": unit}))
-        for unit in UNITS:
-            ways = paths(part, unit)
-            if any(way[-1][0] for way in ways):
-                metrics.append(per_success(ways, group | {"unit": unit}))
-        ended = [[float(any(stopped(r) for _, r in way))] for way in paths(part, "queries")]
+        ways = {unit: paths(part, unit) for unit in (*PARTS, "tokens")}
+        spent = [unit for unit, mine in ways.items() if any(way[-1][0] for way in mine)]
+        metrics += [spent_each(ways[unit], group | {"unit": unit}) for unit in spent]
+        metrics += [per_success(ways[unit], group | {"unit": unit}) for unit in UNITS if unit in spent]
+        ended = [[float(any(stopped(r) for _, r in way))] for way in ways["queries"]]
         if any(end for (end,) in ended):
             metrics.append(summarise("budget_spent", ended, 0, 0, group))
     return metrics
@@ -136,8 +132,9 @@ def price_ends(ways: Sequence[Way]) -> tuple[float | None, float | None]:
     checkpoints it is widened as a rate's is.
     """
     each = math.fsum(way[-1][0] for way in ways) / len(ways)
-    tops = [[float(became(way) == "fell") for way in mine] for mine in by_question(ways)]
-    bottoms = [math.fsum(way[-1][0] / each for way in mine) for mine in by_question(ways)]
+    groups = by_question(ways)
+    tops = [[float(became(way) == "fell") for way in mine] for mine in groups]
+    bottoms = [math.fsum(way[-1][0] / each for way in mine) for mine in groups]
     won = math.fsum(map(math.fsum, tops))
     if 0 < won < len(ways) and len(tops) > 1:
         ends = bootstrap_ratio([math.fsum(fell) for fell in tops], bottoms, seed=0)
