@@ -107,8 +107,12 @@ def earlier_start(spec: LabSpec, folder: Path) -> dict[str, Any]:
 
 def shown(spec: LabSpec) -> dict[str, Any]:
     """The lab's file as it may be kept: without the logins and queries of URLs."""
-    run = {key: bare(value) if isinstance(value, str) else value for key, value in spec.run.items()}
-    return {**asdict(spec), "run": run}
+
+    def cleaned(told: Mapping[str, Any]) -> dict[str, Any]:
+        return {key: bare(value) if isinstance(value, str) else value for key, value in told.items()}
+
+    kept = cleaned(asdict(spec))
+    return {**kept, "settings": cleaned(kept["settings"]), "run": cleaned(kept["run"])}
 
 
 def outcome(manifest: Mapping[str, Any]) -> Any:

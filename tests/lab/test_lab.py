@@ -80,6 +80,8 @@ def test_a_login_in_the_file_is_not_kept(tmp_path: Path) -> None:
     spec = read_spec(written(tmp_path, "methods: [vanilla]\nrun: {judge_model: m, judge_base_url: 'http://u:p@h/v1'}"))
     assert spec.outline().judge_base_url == "http://u:p@h/v1"
     assert shown(spec)["run"]["judge_base_url"] == "http://h/v1"
+    kept = shown(replace(spec, base="https://u:p@h/base.tar.gz?sig=p", settings={"data": "https://u:p@h/set"}))
+    assert (kept["base"], kept["settings"]) == ("https://h/base.tar.gz", {"data": "https://h/set"})
 
 
 LAB = """
